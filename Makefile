@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint study
+
+demo: $(VENV)/demo
+	$(BIN)/python demo_app/app.py
+
+test: $(VENV)/tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"
+study: $(VENV)/env
+	mkdir -p work
+	$(BIN)/papermill --log-output --no-progress-bar study.ipynb work/study.ipynb \
+		$(if $(DATASET),-p DATASET "$(DATASET)") $(PARAMETERS)
+	$(BIN)/python docs/publish.py work/study.ipynb
+
+$(VENV)/demo: demo_app/requirements.txt | $(VENV)/ready
+	$(BIN)/pip install --quiet -r $<
+	touch $@
+
+$(VENV)/env: env/requirements.txt demo_app/requirements.txt | $(VENV)/ready
+	$(BIN)/pip install --quiet -r $<
+	touch $@
+
+$(VENV)/tests: tests/requirements.txt env/requirements.txt demo_app/requirements.txt | $(VENV)/ready
+	$(BIN)/pip install --quiet -r $<
+	touch $@
+
+$(VENV)/ready:
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
+		"Python 3.11, 3.12 or 3.13 is needed; choose one with make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@

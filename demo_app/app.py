@@ -1,0 +1,63 @@
+"""The web page: upload an image, read its text. Start it with `python app.py`."""
+
+from pathlib import Path
+
+import gradio as gr
+from ocr import ImageError, Recognizer, find_images
+
+HERE = Path(__file__).parent
+LOOK = {"theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])}
+
+
+class ImageFile(gr.Image):
+    """A `gr.Image` that hands over the uploaded file unopened, so that only `ocr.open_image` opens it."""
+
+    is_template = True
+
+    def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
+        return payload and payload.path
+
+
+def build(folder: Path) -> gr.Blocks:
+    """Build the page for the model in a folder.
+
+    Raises:
+        ocr.ModelError: If the model can't be loaded.
+    """
+    recognizer = Recognizer(folder)
+
+    def predict(image: str | None) -> tuple[str, str]:
+        if image is None:
+            raise gr.Error("There is no image yet. Upload or paste one, or click on an example.")
+        try:
+            reading = recognizer.read(image)
+        except ImageError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return reading.text, f"{reading.confidence:.1%}"
+
+    with gr.Blocks(title="CustomOCR", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# CustomOCR\nReads short text in images of the kind it was trained on. "
+            "Upload an image, paste one, or click on an example."
+        )
+        with gr.Row():
+            with gr.Column():
+                image = ImageFile(label="Image", sources=["upload", "clipboard"], height=240)
+                button = gr.Button("Read the text", variant="primary")
+            with gr.Column():
+                text = gr.Textbox(label="Text", buttons=["copy"], lines=1)
+                confidence = gr.Textbox(label="Confidence: how sure the network is of the whole text")
+        gr.Examples(
+            [str(path) for path in find_images(folder / "Examples")],
+            image,
+            [text, confidence],
+            predict,
+            run_on_click=True,
+            cache_examples=False,
+        )
+        button.click(predict, image, [text, confidence], api_name="predict")
+    return page
+
+
+if __name__ == "__main__":
+    build(HERE).launch(ssr_mode=False, max_file_size="20mb", **LOOK)

@@ -1,0 +1,40 @@
+"""Keep the outputs of an executed notebook: `python docs/publish.py EXECUTED.ipynb`.
+
+The outputs go into `study.ipynb`, without the cell that set the parameters, and the table of the
+notebook's conclusion goes into `readme.md` and `demo_app/README.md`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parent.parent
+TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+
+
+def publish(executed: Path) -> None:
+    """Copy outputs and table from an executed notebook."""
+    book = nbformat.read(executed, as_version=4)
+    book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    book.metadata.pop("papermill", None)
+    count = 0
+    for cell in book.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            count += 1
+            for part in (cell, *cell.outputs):
+                if "execution_count" in part:
+                    part.execution_count = count
+            if tags == ["results"]:
+                summary = cell.outputs[0].data["text/plain"]
+    nbformat.write(book, ROOT / "study.ipynb")
+    for name in ("readme.md", "demo_app/README.md"):
+        page = ROOT / name
+        page.write_text(TABLE.sub(lambda _: summary + "\n", page.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]))

@@ -1,0 +1,350 @@
+"""Chapter (B)'s fetch, against a stub of Kaggle and of Hugging Face on this machine."""
+
+import builtins
+import errno
+import hashlib
+import io
+import json
+import re
+import shutil
+import socket
+import stat
+import sys
+import threading
+import time
+import types
+import warnings
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from kagglesdk import kaggle_env
+from PIL import Image
+
+KAGGLE, HUB, COMMIT = "kaggle:someone/some-set", "hf:someone/some-set", "c" * 40
+LABELS = ["2b827", "c2fg4", "xxyyz"]
+
+
+def png(label: str) -> bytes:
+    file = io.BytesIO()
+    color = tuple(hashlib.sha256(label.encode()).digest()[:3])
+    Image.new("RGB", (20, 5), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def images() -> dict[str, bytes]:
+    """Every image twice, as in Kaggle's archive of the mission's set."""
+    folders = "samples/", "samples/samples/"
+    return {f"{folder}{label}.png": png(label) for folder in folders for label in LABELS}
+
+
+def zipped(files: dict, method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip of names (or ZipInfos) and their contents."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a name that is there twice
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def member(name: str, kind: int = stat.S_IFREG) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (kind | 0o644) << 16
+    return info
+
+
+class Site(BaseHTTPRequestHandler):
+    """Answers as Kaggle's API, as Kaggle's storage and as Hugging Face, the way `server` says."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path, repository = self.path.split("?")[0], "/api/datasets/someone/some-set/"
+        files = self.server.files
+        if path == "/storage/archive":
+            self.reply(self.server.archive, {"Accept-Ranges": "bytes", "ETag": '"1"'})
+        elif self.server.status != 200 and path != "/":
+            self.reply(b"{}", status=self.server.status)
+        elif path == f"{repository}revision/main":
+            self.reply({"id": "someone/some-set", "sha": COMMIT})
+        elif path == f"{repository}tree/{COMMIT}":
+            about = {name: (len(files[name]), hashlib.sha1(files[name]).hexdigest()) for name in files}
+            tree = [{"type": "file", "path": n, "size": s, "oid": o} for n, (s, o) in about.items()]
+            self.reply(tree)
+        elif path.startswith(f"/datasets/someone/some-set/resolve/{COMMIT}/"):
+            content = files[path.split(f"{COMMIT}/")[1]]
+            name = hashlib.sha1(content).hexdigest()
+            self.reply(content, {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
+        else:
+            self.reply(b"", status=404)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, body, self.headers.get("Authorization")))
+        token = self.headers.get("Authorization") or "Bearer right"
+        if self.path.endswith("/IntrospectToken"):
+            self.reply({"active": body["token"] == "right", "username": "someone"})
+        elif self.path != "/v1/datasets.DatasetApiService/DownloadDataset":
+            self.reply(b"", status=404)
+        elif self.server.hangs:
+            self.server.closing.wait(30)
+        elif self.server.status != 200 or token != "Bearer right":
+            status = self.server.status if self.server.status != 200 else 401
+            self.reply({"code": status, "message": "refused"}, status=status)
+        else:
+            self.reply(b"", {"Location": "/storage/archive"}, 302)
+
+    def reply(self, content, headers=None, status=200):
+        headers = dict(headers or {})
+        if not isinstance(content, bytes):
+            content, headers["Content-Type"] = json.dumps(content).encode(), "application/json"
+        if (asked := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) and status == 200:
+            start, total, status = int(asked[1]), len(content), 206
+            headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
+            content = content[start:]
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": len(content)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.server.cuts and self.path == "/storage/archive":
+            self.server.cuts -= 1
+            content, self.close_connection = content[: len(content) // 2], True
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch, tmp_path):
+    """The stub, which both packages are led to; no host but this one is named anywhere."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server.archive, server.files, server.status = zipped(images()), images(), 200
+    server.seen, server.cuts, server.hangs, server.closing = [], 0, False, threading.Event()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    lead_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "")  # not delenv: what a test sets here goes away as well
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the packages' own tries
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+def lead_to(url: str, monkeypatch) -> None:
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, url)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("in_jupyter", [False, True])
+def test_kaggle_without_token(study, site, tmp_path, monkeypatch, capsys, in_jupyter):
+    if in_jupyter:
+        monkeypatch.delattr(builtins, "exit")  # as IPython does while a cell runs
+    folder = study.fetch(KAGGLE, tmp_path / "data")
+    assert contents(folder) == images()
+    _path, body, authorization = site.seen[-1]
+    assert (body["ownerSlug"], body["datasetSlug"], authorization) == ("someone", "some-set", None)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUB])
+def test_second_call_needs_no_network(study, site, tmp_path, monkeypatch, source):
+    folder = study.fetch(source, tmp_path)
+    lead_to("http://127.0.0.1:9", monkeypatch)
+    assert study.fetch(source, tmp_path) == folder
+    assert contents(folder) == images()
+
+
+@pytest.mark.parametrize("holder", ["environment", "colab"])
+def test_kaggle_with_token(study, site, tmp_path, monkeypatch, holder):
+    if holder == "environment":
+        monkeypatch.setenv("KAGGLE_API_TOKEN", "right")
+    else:
+        colab = types.ModuleType("google.colab")
+        colab.userdata = types.SimpleNamespace(get={"KAGGLE_API_TOKEN": "right"}.__getitem__)
+        monkeypatch.setitem(sys.modules, "google.colab", colab)
+    study.fetch(KAGGLE, tmp_path)
+    assert site.seen[-1][2] == "Bearer right"
+
+
+def test_colab_without_the_secret(study, site, tmp_path, monkeypatch):
+    colab = types.ModuleType("google.colab")
+    colab.userdata = types.SimpleNamespace(get={}.__getitem__)  # raises, as Colab's does
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    study.fetch(KAGGLE, tmp_path)
+    assert site.seen[-1][2] is None
+
+
+def test_kaggle_with_wrong_token(study, site, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "wrong")
+    with pytest.raises(study.DatasetError, match="KAGGLE_API_TOKEN"):
+        study.fetch(KAGGLE, tmp_path)
+
+
+def fails(study, source: str, folder: Path, match: str, unreachable: bool = False) -> None:
+    """Expects one clear sentence, and nothing left on the disk."""
+    with pytest.raises(study.DatasetError, match=match) as caught:
+        study.fetch(source, folder)
+    assert isinstance(caught.value, study.DatasetUnreachable) == unreachable
+    assert "\n" not in str(caught.value)
+    assert not list(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUB])
+@pytest.mark.parametrize(
+    ("status", "match"), [(401, "token"), (403, "terms"), (404, "no such"), (503, "answers 503")]
+)
+def test_refused(study, site, tmp_path, source, status, match):
+    site.status = status
+    fails(study, source, tmp_path / "data", match, unreachable=status == 503)
+    site.status = 200
+    assert contents(study.fetch(source, tmp_path / "data")) == images()
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUB])
+def test_no_network(study, site, tmp_path, monkeypatch, source):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    lead_to(f"http://127.0.0.1:{port}", monkeypatch)
+    fails(study, source, tmp_path / "data", "no connection", unreachable=True)
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUB])
+def test_site_that_never_answers(study, site, tmp_path, monkeypatch, source):
+    monkeypatch.setattr(study, "REACH_SECONDS", 0.3)
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lead_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        fails(study, source, tmp_path / "data", "no connection", unreachable=True)
+    assert time.monotonic() - began < 2
+
+
+def test_name_that_never_resolves(study, site, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "REACH_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: site.closing.wait(30))
+    fails(study, KAGGLE, tmp_path / "data", "no connection", unreachable=True)
+
+
+def test_download_that_never_begins(study, site, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "STALL_SECONDS", 0.5)
+    site.hangs = True
+    fails(study, KAGGLE, tmp_path / "data", "no connection", unreachable=True)
+
+
+def test_download_cut_off(study, site, tmp_path):
+    site.cuts = 99
+    fails(study, KAGGLE, tmp_path / "data", "broke off", unreachable=True)
+    site.cuts = 1  # and then goes on where it was
+    assert contents(study.fetch(KAGGLE, tmp_path / "data")) == images()
+
+
+def test_disk_full(study, site, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    fails(study, KAGGLE, tmp_path / "data", "No space left")
+
+
+GOOD = zipped(images())
+FIRST = GOOD.index(png(LABELS[0]))  # the first member's bytes, which are stored as they are
+ENCRYPTED = bytearray(GOOD)
+ENCRYPTED[GOOD.index(b"PK\1\2") + 8] |= 1
+LYING = bytearray(zipped({"zeros.png": bytes(5000)}, zipfile.ZIP_DEFLATED))
+SIZE = LYING.index(b"PK\1\2") + 24  # where the table of contents says how large a member is
+LYING[SIZE : SIZE + 4] = (10).to_bytes(4, "little")
+DAMAGED = bytearray(zipped({"zeros.png": bytes(5000)}, zipfile.ZIP_DEFLATED))
+DAMAGED[39:45] = b"\xff" * 6  # the deflated bytes begin there: 30 and the name's 9
+ENDLESS = bytearray(zipped({"x.png": b"x"}))
+SIZES = ENDLESS.index(b"PK\1\2") + 20
+ENDLESS[SIZES : SIZES + 8] = 2 * (5000).to_bytes(4, "little")
+ARCHIVES = {
+    "wrong CRC": (GOOD[: FIRST + 20] + b"??" + GOOD[FIRST + 22 :], "broken"),
+    "no zip": (b"<html>Please log in</html>", "broken"),
+    "empty": (b"", "broken"),
+    "truncated": (GOOD[: len(GOOD) // 2], "broken"),
+    "parent": (zipped({**images(), "../x.png": b"x"}), "points out"),
+    "absolute": (zipped({**images(), "/x.png": b"x"}), "points out"),
+    "drive": (zipped({**images(), "C:x.png": b"x"}), "points out"),
+    "backslash": (zipped({**images(), "x\\x.png": b"x"}), "points out"),
+    "link": (zipped({**images(), member("x.png", stat.S_IFLNK): b"/etc"}), "link"),
+    "device": (zipped({**images(), member("x.png", stat.S_IFCHR): b""}), "device"),
+    "twice": (zipped({"x.png": b"1", member("x.png"): b"2"}), "there twice"),
+    "twice in disguise": (zipped({"x.png": b"1", "./x.png": b"2"}), "there twice"),
+    "encrypted": (bytes(ENCRYPTED), "encrypted"),
+    "packed by LZMA": (zipped(images(), zipfile.ZIP_LZMA), "uncommon"),
+    "too large": (zipped({"x.png": bytes(20_000)}), "too much"),
+    "bomb": (zipped({"x.png": bytes(1 << 20)}, zipfile.ZIP_DEFLATED), "too much"),
+    "lying": (bytes(LYING), "broken"),
+    "damaged": (bytes(DAMAGED), "broken"),
+    "endless": (bytes(ENDLESS), "broken"),
+    "too many": (zipped({f"{number}.png": b"" for number in range(50)}), "too much"),
+}
+
+
+@pytest.mark.parametrize("source", ["kaggle", "hub", "path"])
+@pytest.mark.parametrize(("archive", "match"), ARCHIVES.values(), ids=ARCHIVES)
+def test_bad_archive(study, site, tmp_path, monkeypatch, source, archive, match):
+    monkeypatch.setattr(study, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(study, "MAX_MEMBERS", 40)
+    path = tmp_path / "images.zip"
+    path.write_bytes(archive)
+    site.archive, site.files = archive, {"images.zip": archive}
+    source = {"kaggle": KAGGLE, "hub": HUB, "path": str(path)}[source]
+    fails(study, source, tmp_path / "data", match)
+    path.write_bytes(GOOD)
+    site.archive, site.files = GOOD, images()
+    assert contents(study.fetch(source, tmp_path / "data")) == images()
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.is_file()) == ["images.zip"]
+
+
+def test_hub(study, site, tmp_path):
+    labels = b"filename,label\n"
+    site.files = {"labels.csv": labels, "train/a.zip": zipped(images())}
+    found = contents(study.fetch(HUB, tmp_path))
+    assert found == {"labels.csv": labels} | {f"train/a/{k}": v for k, v in images().items()}
+
+
+def test_hub_refuses_the_name(study, site, tmp_path):
+    fails(study, "hf:some--one/set-", tmp_path / "data", "no such data set")
+
+
+def test_local_zip_is_unpacked_once_for_each_content(study, tmp_path):
+    path = tmp_path / "mine.zip"
+    path.write_bytes(zipped(images()))
+    first = study.fetch(str(path), tmp_path / "data")
+    assert contents(first) == images()
+    (first / "mark").touch()
+    assert (study.fetch(str(path), tmp_path / "data") / "mark").exists()
+    path.write_bytes(zipped({"new.png": b"new"}))
+    assert contents(study.fetch(str(path), tmp_path / "data")) == {"new.png": b"new"}
+
+
+def test_folder_is_taken_as_it_is(study, tmp_path):
+    assert study.fetch(str(tmp_path), tmp_path / "data") == tmp_path
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("source", ["", "nowhere/at/all", "kaggle:x", "hf:../..", "kaggle:a/b/../c"])
+def test_no_such_source(study, tmp_path, source):
+    fails(study, source, tmp_path / "data", "There is no data set")

@@ -1,0 +1,193 @@
+"""demo_app/ocr.py: opening, decoding, loading, the command line."""
+
+import csv
+import io
+import itertools
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import ocr
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return ocr.Recognizer()
+
+
+def encoded(image, suffix="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, suffix, **options)
+    return buffer.getvalue()
+
+
+def test_every_kind_of_source_gives_the_same_pixels():
+    path = EXAMPLES[0]
+    expected = ocr.open_image(path)
+    assert expected.dtype == np.uint8 and expected.ndim == 3 and expected.shape[2] == 1
+    with path.open("rb") as file:
+        sources = [str(path), path.read_bytes(), file, Image.open(path), expected, expected[:, :, 0]]
+        sources.append(np.repeat(expected, 3, axis=2))
+        for source in sources:
+            np.testing.assert_array_equal(ocr.open_image(source), expected)
+
+
+def test_formats_and_modes():
+    grey = Image.fromarray(np.linspace(0, 255, 200 * 50).astype(np.uint8).reshape(50, 200))
+    for suffix, mode in itertools.product(ocr.FORMATS, ("L", "RGB")):
+        opened = ocr.open_image(encoded(grey.convert(mode), suffix))
+        assert opened.shape == (50, 200, 1)
+        assert np.abs(opened[:, :, 0] - np.asarray(grey, int)).mean() < 3, (suffix, mode)
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert np.abs(ocr.open_image(encoded(deep))[:, :, 0] - np.asarray(grey, int)).max() <= 1
+
+
+def test_transparency_is_white_and_rotation_is_applied():
+    clear = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
+    assert (ocr.open_image(encoded(clear)) == 255).all()
+    palette = Image.new("P", (4, 2), 0)
+    assert (ocr.open_image(encoded(palette, transparency=0)) == 255).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    assert ocr.open_image(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif)).shape == (40, 20, 1)
+
+
+PNG = encoded(Image.new("L", (20, 10)))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (b"", "not an image"),
+        (b"hello", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (PNG[:45], "damaged"),
+        (PNG[:50] + b"xxxx" + PNG[54:], "damaged"),
+        ("nowhere.png", "no file"),
+        (str(ROOT), "folder"),
+        (None, "NoneType"),
+        (np.zeros((3, 4, 5), np.uint8), "shape"),
+        (np.zeros((3, 4)), "float64"),
+        (np.zeros((0, 4), np.uint8), "no pixels"),
+        (Image.new("1", (8000, 8000)), "pixels"),
+        (encoded(Image.new("1", (20000, 20000))), "pixels"),
+    ],
+)
+def test_what_is_not_an_image_gets_a_sentence(source, words):
+    with pytest.raises(ocr.ImageError, match=words) as caught:
+        ocr.open_image(source)
+    assert str(caught.value).endswith(".")
+
+
+def collapse(path):
+    return tuple(label for label, _ in itertools.groupby(path) if label != ocr.BLANK)
+
+
+def test_decode_and_align_agree_with_all_paths_counted_one_by_one():
+    rng = np.random.default_rng(0)
+    frames = rng.dirichlet([0.3] * 3, size=(40, 5)).astype(np.float32)  # 5 frames, 2 characters
+    labels, confidences = ocr.decode(frames)
+    alignments = ocr.align(frames, labels)
+    for row in range(len(frames)):
+        totals, best = {}, {}
+        for path in itertools.product(range(3), repeat=5):
+            chance = np.prod(frames[row, range(5), path])
+            text = collapse(path)
+            totals[text] = totals.get(text, 0) + chance
+            best[text] = max(best.get(text, (0, ())), (chance, path))
+        text = tuple(labels[row][labels[row] != ocr.BLANK])
+        assert text == max(totals, key=totals.get)
+        assert confidences[row] == pytest.approx(totals[text], rel=1e-3)
+        emitted = [0 if position < 0 else text[position] for position in alignments[row]]
+        assert np.prod(frames[row, range(5), emitted]) == pytest.approx(best[text][0], rel=1e-4)
+        assert collapse(emitted) == text
+
+
+def test_a_reading_says_where_each_character_stands(recognizer):
+    for path in EXAMPLES:
+        reading = recognizer.read(path)
+        assert "".join(character.text for character in reading.characters) == reading.text
+        assert reading.frames.dtype == np.float32
+        np.testing.assert_allclose(reading.frames.sum(axis=1), 1, atol=1e-4)
+        edges = [edge for c in reading.characters for edge in (c.left, c.right)]
+        assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= 200
+        doubled = recognizer.read(Image.open(path).resize((400, 100), Image.Resampling.BICUBIC))
+        if doubled.text == reading.text:
+            shift = [b.left - 2 * a.left for a, b in zip(reading.characters, doubled.characters, strict=True)]
+            assert np.abs(shift).max() <= 16  # two frames of the larger image
+
+
+def test_a_batch_reads_like_one_by_one_in_any_mix_of_sizes(recognizer):
+    images = [ocr.open_image(path) for path in EXAMPLES]
+    images += [image[:, :150] for image in images] + [np.zeros((1, 1), np.uint8)]
+    images += [np.zeros((2, 3000), np.uint8), np.zeros((3000, 2), np.uint8)]
+    single = [recognizer.read(image) for image in images]
+    batch = recognizer.read_batch(iter(images))
+    assert [r.text for r in batch] == [r.text for r in single]
+    np.testing.assert_allclose([r.confidence for r in batch], [r.confidence for r in single], atol=1e-3)
+    assert all(0 <= reading.confidence <= 1 for reading in batch)
+    assert recognizer.read_batch([]) == []
+    with pytest.raises(ocr.ImageError, match="Image 1: "):
+        recognizer.read_batch([images[0], b"no image"])
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch attacked",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("num_to_char", pickle.dumps(Attack()), "can't be loaded"),
+        ("char_to_num", pickle.dumps({np.str_("a"): np.int64(1)}), "can't be loaded"),
+        ("char_to_num", b"", "can't be loaded"),
+        ("char_to_num", pickle.dumps([1, 2]), "can't be loaded"),
+        ("char_to_num", b"\x80" * 2_000_000, "larger"),
+        ("char_to_num", pickle.dumps({"a": 1}), "don't belong together"),
+        ("num_to_char", pickle.dumps({1: 2}), "don't belong together"),
+        ("both", ("ab"), "classes"),
+        ("ocr_model", None, "can't be loaded"),
+    ],
+)
+def test_files_that_are_not_of_one_export_are_refused(tmp_path, monkeypatch, name, content, words):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(ROOT / "demo_app", tmp_path / "app")
+    if name == "ocr_model":
+        shutil.rmtree(folder / name)
+    elif name == "both":
+        numbers = {character: number for number, character in enumerate(content, start=1)}
+        (folder / "char_to_num").write_bytes(pickle.dumps(numbers))
+        (folder / "num_to_char").write_bytes(pickle.dumps({n: c for c, n in numbers.items()}))
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ocr.ModelError, match=words):
+        ocr.Recognizer(folder)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path):
+    shutil.copytree(ROOT / "demo_app" / "Examples", tmp_path / "images")
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    command = [sys.executable, str(ROOT / "demo_app" / "ocr.py"), "images", "--csv", "out.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "bad.png: This file is not an image" in done.stderr
+    assert len(done.stdout.splitlines()) == len(EXAMPLES)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["file"].rpartition(os.sep)[2]: row for row in csv.DictReader(file)}
+    assert rows.pop("bad.png")["error"]
+    assert {name: row["text"] for name, row in rows.items()} == {p.name: p.stem for p in EXAMPLES}
+    (tmp_path / "images" / "bad.png").unlink()
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run([*command[:2], "empty"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "no .png" in done.stderr

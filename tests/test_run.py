@@ -1,0 +1,101 @@
+"""The whole notebook, run headless, and what it exports."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import ocr
+import pandas as pd
+import pytest
+from conftest import ROOT, serve
+from gradio_client import Client, handle_file
+
+
+def tracked_state():
+    return subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def state_before():
+    return tracked_state()
+
+
+def test_a_run_writes_everything_and_touches_no_tracked_file(state_before, short_run):
+    assert tracked_state() == state_before
+    exported = {path.name for path in (short_run / "demo_app").iterdir()}
+    assert {"ocr_model", "char_to_num", "num_to_char", "Examples", "app.py", "ocr.py"} <= exported
+    assert len(list((short_run / "demo_app" / "Examples").iterdir())) == 10
+    figures = {path.stem for path in (short_run / "report" / "images").iterdir()}
+    assert {"example_data", "architecture", "training_history", "predictions"} <= figures
+    results = json.loads((short_run / "report" / "results.json").read_text())
+    assert results["dataset"] == "rendered:80" and results["images"] == 80 and results["epochs"] == 2
+    assert sum(results["split"].values()) == 80
+    assert 0 <= results["metrics"]["exact_match"] <= 1 and results["metrics"]["test_loss"] > 0
+    (run,) = (short_run / "work" / "runs").iterdir()
+    assert list((run / "tensorboard").rglob("events*"))
+
+
+def test_the_app_serves_what_the_run_exported(short_run, tmp_path):
+    path = next((short_run / "demo_app" / "Examples").iterdir())
+    expected = ocr.Recognizer(short_run / "demo_app").read(path)
+    with serve(short_run / "demo_app" / "app.py", tmp_path) as address:
+        client = Client(address, verbose=False)
+        text, confidence = client.predict(handle_file(path), api_name="/predict")
+    assert (text, confidence) == (expected.text, f"{expected.confidence:.1%}")
+
+
+def test_an_unreachable_default_ends_on_drawn_images_within_20_seconds(
+    study, notebook, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(study, "WORK", str(tmp_path))
+    (cell,) = [cell for cell in notebook["cells"] if "source = DATASET" in "".join(cell["source"])]
+    printed = []
+    monkeypatch.setitem(study.__dict__, "print", printed.append)
+    start = time.monotonic()
+    exec("".join(cell["source"]), study.__dict__)
+    assert time.monotonic() - start < 20
+    assert study.source == "rendered" and len(list(study.folder.iterdir())) == 1070
+    assert "fournierp" in printed[0] and "rendered" in printed[0] and "\n" not in printed[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process group")
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    parameters = {"DATASET": "rendered:40", "EPOCHS": 6, "OUTPUT": "app", "REPORT": "report", "WORK": "work"}
+    shutil.copytree(ROOT / "demo_app", tmp_path / "demo_app", ignore=shutil.ignore_patterns("__pycache__"))
+    options = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", str(ROOT / "study.ipynb"), "out.ipynb", *options]
+    log = None
+    with (tmp_path / "run.log").open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True
+        )
+        while process.poll() is None:
+            logs = list(tmp_path.glob("work/runs/*/log.csv"))
+            with contextlib.suppress(pd.errors.EmptyDataError):
+                if logs and len(log := pd.read_csv(logs[0])) >= 2:
+                    break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert log is not None, (tmp_path / "run.log").read_text()
+    assert not (tmp_path / "app").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    text = "".join(
+        output.get("text", "")
+        for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells
+        for output in cell.get("outputs", [])
+    )
+    assert "Going on with the run" in text and "epoch   1/6" not in text and "epoch   6/6" in text
+    epochs = pd.read_csv(next(tmp_path.glob("work/runs/*/log.csv")))["epoch"].drop_duplicates()
+    assert list(epochs) == list(range(6))
+    assert json.loads(Path(tmp_path, "report", "results.json").read_text())["epochs"] == 6
+    assert ocr.Recognizer(tmp_path / "app").alphabet

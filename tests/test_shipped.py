@@ -1,0 +1,87 @@
+"""The files that are shipped: the model, its numbers, the pages that quote them."""
+
+import hashlib
+import json
+import re
+
+import nbformat
+import ocr
+import pytest
+import yaml
+from conftest import ARCHIVE, ROOT
+
+RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return ocr.Recognizer()
+
+
+def test_all_ten_examples_are_read_right(recognizer):
+    paths = ocr.find_images(ROOT / "demo_app" / "Examples")
+    assert len(paths) == 10
+    assert [reading.text for reading in recognizer.read_batch(paths)] == [path.stem for path in paths]
+
+
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
+def test_the_model_reads_the_test_split_as_the_results_say(study, recognizer, tmp_path):
+    table, _ = study.scan(study.fetch(str(ARCHIVE), tmp_path), study.LABEL_PATTERN)
+    test = study.split(table, RESULTS["seed"], RESULTS["fold"], RESULTS["labels"], RESULTS["split_by"])[
+        "test"
+    ]
+    assert len(test) == RESULTS["split"]["test"] >= 96
+    readings = recognizer.read_batch(test["path"])
+    right = sum(reading.text == label for reading, label in zip(readings, test["label"], strict=True))
+    assert right / len(test) == pytest.approx(RESULTS["metrics"]["exact_match"])
+    assert right / len(test) >= 0.99
+
+
+def test_the_saved_model_is_small_and_runs_without_a_gpu():
+    model = ROOT / "demo_app" / "ocr_model"
+    assert b"Cudnn" not in (model / "saved_model.pb").read_bytes()
+    assert sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) == RESULTS["model_bytes"]
+
+
+def test_notebook_readme_and_model_card_show_the_numbers_of_one_run():
+    book = nbformat.read(ROOT / "study.ipynb", as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    (summary,) = [
+        cell.outputs[0].data["text/plain"] for cell in code if cell.metadata.get("tags") == ["results"]
+    ]
+    metrics = RESULTS["metrics"]
+    low, high = metrics["exact_match_interval"]
+    for figure in (
+        f"{metrics['exact_match']:.2%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{metrics['cer']:.2%}",
+        f"{metrics['val_loss']:.4f}",
+        f"{RESULTS['parameters']:,} parameters",
+        f"{RESULTS['images']:,} images",
+    ):
+        assert figure in summary
+    for name in ("readme.md", "demo_app/README.md"):
+        assert f"<!-- results -->\n{summary}\n<!-- /results -->" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_space_s_front_matter_agrees_with_the_requirements():
+    page = (ROOT / "demo_app" / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(page.split("---")[1])
+    pinned = re.search(r"^gradio==(\S+)$", (ROOT / "demo_app" / "requirements.txt").read_text(), re.MULTILINE)
+    assert front["sdk"] == "gradio" and front["sdk_version"] == pinned[1]
+    assert front["app_file"] == "app.py" and front["license"] == "apache-2.0"
+    assert front["python_version"] in ("3.11", "3.12", "3.13")
+
+
+def test_links_and_pictures_of_the_pages_are_there():
+    for page in (ROOT / "readme.md", ROOT / "env" / "env_installation.md"):
+        targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        assert targets and [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def test_the_licence_is_the_unedited_apache_2():
+    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
