@@ -9,15 +9,6 @@ HERE = Path(__file__).parent
 LOOK = {"theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])}
 
 
-class ImageFile(gr.Image):
-    """A `gr.Image` that hands over the uploaded file unopened, so that only `ocr.open_image` opens it."""
-
-    is_template = True
-
-    def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
-        return payload and payload.path
-
-
 def build(folder: Path) -> gr.Blocks:
     """Build the page for the model in a folder.
 
@@ -42,10 +33,12 @@ def build(folder: Path) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column():
-                image = ImageFile(label="Image", sources=["upload", "clipboard"], height=240)
+                image = gr.Image(label="Image", type="filepath", sources=["upload", "clipboard"], height=240)
+                # gr.Image would open the file with every plugin of Pillow; only open_image is to do it.
+                image.preprocess = lambda upload: upload and upload.path
                 button = gr.Button("Read the text", variant="primary")
             with gr.Column():
-                text = gr.Textbox(label="Text", buttons=["copy"], lines=1)
+                text = gr.Textbox(label="Text", buttons=["copy"], elem_id="text")
                 confidence = gr.Textbox(label="Confidence: how sure the network is of the whole text")
         gr.Examples(
             [str(path) for path in find_images(folder / "Examples")],

@@ -62,21 +62,17 @@ def short_run(tmp_path_factory):
     return folder
 
 
-@contextlib.contextmanager
-def serve(app, cwd, **environment):
-    """Start a copy of the app; give its address once it answers; stop it at the end."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = Path(cwd, "app.log")
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(command, port, log, **options):
+    """Start a server, wait until it listens on its port of 127.0.0.1, stop it at the end."""
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(app)],
-            cwd=cwd,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"GRADIO_SERVER_PORT": str(port)} | environment,
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
     try:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -84,11 +80,21 @@ def serve(app, cwd, **environment):
                 break
             time.sleep(0.2)
         else:
-            raise RuntimeError(f"The app did not start:\n{log.read_text()}")
-        yield f"http://127.0.0.1:{port}"
+            raise RuntimeError(f"{command} did not start:\n{log.read_text()}")
+        yield
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def serve(app, cwd, **environment):
+    """Start a copy of the app and give its address."""
+    port = free_port()
+    environment |= {"GRADIO_SERVER_PORT": str(port)}
+    command = [sys.executable, str(app)]
+    with running(command, port, Path(cwd, "app.log"), cwd=cwd, env=os.environ | environment):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,9 @@
 
 import shutil
 import subprocess
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port, running
 from IPython.core.interactiveshell import InteractiveShell
 
 
@@ -20,25 +17,21 @@ Shell.__module__ = "google.colab._shell"
 
 @pytest.fixture
 def stub_site(tmp_path):
-    """A web server that has the repository under its owner's name, as git's plain files."""
-    site = tmp_path / "site"
-    bare = site / "ertugruldmr" / "CustomOCR.git"
-    source = tmp_path / "source"
+    """A git server on this machine that has the repository under its owner's name."""
+    site, source = tmp_path / "site", tmp_path / "source"
     shutil.copytree(ROOT / "demo_app", source / "demo_app", ignore=shutil.ignore_patterns("ocr_model"))
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (
-        ["init", "--quiet", str(source)],
-        ["-C", str(source), "add", "."],
-        ["-C", str(source), *identity, "commit", "--quiet", "-m", "Add the app"],
-        ["clone", "--quiet", "--bare", str(source), str(bare)],
-        ["-C", str(bare), "update-server-info"],
+        ["init", "--quiet", source],
+        ["-C", source, "add", "."],
+        ["-C", source, *identity, "commit", "--quiet", "-m", "Add the app"],
+        ["clone", "--quiet", "--bare", source, site / "ertugruldmr" / "CustomOCR"],
     ):
         subprocess.run(["git", *command], check=True)
-    handler = partial(SimpleHTTPRequestHandler, directory=site)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    port = free_port()
+    options = ["--listen=127.0.0.1", f"--port={port}", f"--base-path={site}", "--export-all"]
+    with running(["git", "daemon", *options], port, tmp_path / "git.log"):
+        yield f"git://127.0.0.1:{port}/"
 
 
 def test_the_first_cell_clones_the_app_and_leaves_tensorflow_alone(
@@ -71,11 +64,7 @@ def test_the_first_cell_clones_the_app_and_leaves_tensorflow_alone(
 
 def test_the_repository_s_address_stands_in_one_place():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    lines = [
-        (name, line)
-        for name in files
-        if name.endswith((".py", ".md", ".txt", ".toml", ".ipynb", "Makefile"))
-        for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
-        if "://github.com/ertugruldmr" in line
-    ]
-    assert len(lines) == 1 and lines[0][0] == "study.ipynb" and "REPOSITORY = " in lines[0][1]
+    address = b"://github.com/" + b"ertugruldmr"  # in two parts, so that it isn't found here
+    (name,) = [name for name in files if address in (ROOT / name).read_bytes()]
+    source = [line for line in (ROOT / name).read_bytes().splitlines() if address in line]
+    assert name == "study.ipynb" and len(source) == 1 and b"REPOSITORY = " in source[0]

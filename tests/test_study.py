@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import ARCHIVE, ROOT
+from conftest import ARCHIVE
 from PIL import Image
 
 
