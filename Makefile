@@ -18,7 +18,7 @@ lint: $(VENV)/tests
 study: $(VENV)/env
 	mkdir -p work
 	$(BIN)/papermill --log-output --no-progress-bar study.ipynb work/study.ipynb \
-		$(if $(DATASET),-p DATASET "$(DATASET)") $(PARAMETERS)
+		$(if $(DATASET),-r DATASET "$(DATASET)") $(PARAMETERS)
 	$(BIN)/python docs/publish.py work/study.ipynb
 
 $(VENV)/demo: demo_app/requirements.txt | $(VENV)/ready

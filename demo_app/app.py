@@ -40,15 +40,11 @@ def build(folder: Path) -> gr.Blocks:
             with gr.Column():
                 text = gr.Textbox(label="Text", buttons=["copy"], elem_id="text")
                 confidence = gr.Textbox(label="Confidence: how sure the network is of the whole text")
-        gr.Examples(
-            [str(path) for path in find_images(folder / "Examples")],
-            image,
-            [text, confidence],
-            predict,
-            run_on_click=True,
-            cache_examples=False,
-        )
+        # Before the examples, which would take the endpoint's name.
         button.click(predict, image, [text, confidence], api_name="predict")
+        examples = [str(path) for path in find_images(recognizer.folder) if path.parent.name == "Examples"]
+        if examples:
+            gr.Examples(examples, image, [text, confidence], predict, run_on_click=True, cache_examples=False)
     return page
 
 

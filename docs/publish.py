@@ -17,6 +17,9 @@ TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL
 def publish(executed: Path) -> None:
     """Copy outputs and table from an executed notebook."""
     book = nbformat.read(executed, as_version=4)
+    if {"OUTPUT", "REPORT"} & set(book.metadata.papermill.parameters):
+        print("The run wrote elsewhere, so study.ipynb and the pages stay as they are.")
+        return
     book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     book.metadata.pop("papermill", None)
     count = 0
@@ -25,6 +28,7 @@ def publish(executed: Path) -> None:
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
             count += 1
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for part in (cell, *cell.outputs):
                 if "execution_count" in part:
                     part.execution_count = count

@@ -1,23 +1,19 @@
 """What several tests share: the notebook's functions, a model exported by a short run, a served app."""
 
 import contextlib
+import hashlib
 import json
-import linecache
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import papermill
 import pytest
-
-ROOT = Path(__file__).parent.parent
-ARCHIVE = ROOT.parent / "shared" / "data" / "captcha-version-2-images.zip"
-sys.path.insert(0, str(ROOT / "demo_app"))
+from runs import ROOT, definitions
 
 
 @pytest.fixture(scope="session")
@@ -26,31 +22,36 @@ def notebook():
 
 
 @pytest.fixture(scope="session")
-def study(notebook, tmp_path_factory):
-    """The functions of study.ipynb as a module: its parameters and the cells that only define."""
-    module = types.ModuleType("study")
-    sys.modules["study"] = module
-    with contextlib.chdir(ROOT):
-        for number, cell in enumerate(notebook["cells"]):
-            if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
-                lines, name = cell["source"], f"<study.ipynb, cell {number}>"
-                lines = lines.splitlines(keepends=True) if isinstance(lines, str) else lines
-                linecache.cache[name] = (0, None, lines, name)  # TensorFlow reads the source of functions
-                exec(compile("".join(lines), name, "exec"), module.__dict__)
-    return module
+def study():
+    """The functions of study.ipynb as a module."""
+    return definitions()
+
+
+def tracked_files():
+    """A digest of every tracked file."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    paths = [ROOT / name.decode() for name in names.split(b"\0") if name]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()}
 
 
 @pytest.fixture(scope="session")
-def short_run(tmp_path_factory):
-    """A run of the whole notebook on a few drawn images: the folder with demo_app, report and out.ipynb."""
+def short_run(study, tmp_path_factory):
+    """A run of the whole notebook on a few drawn images: a folder with demo_app, report, out.ipynb.
+
+    The images come as a zip, so the network first learns from other drawn ones.
+    """
     folder = tmp_path_factory.mktemp("short_run")
     ignore = shutil.ignore_patterns("ocr_model", "*_to_*", "Examples", "__pycache__")
     shutil.copytree(ROOT / "demo_app", folder / "demo_app", ignore=ignore)
+    study.draw_dataset(80, 3, folder / "images")
+    shutil.make_archive(folder / "eighty", "zip", folder / "images")
+    before = tracked_files()
     papermill.execute_notebook(
         ROOT / "study.ipynb",
         folder / "out.ipynb",
         {
-            "DATASET": "rendered:80",
+            "DATASET": str(folder / "eighty.zip"),
+            "PRETRAIN": 64,
             "EPOCHS": 2,
             "OUTPUT": str(folder / "demo_app"),
             "REPORT": str(folder / "report"),
@@ -59,6 +60,7 @@ def short_run(tmp_path_factory):
         cwd=ROOT,
         progress_bar=False,
     )
+    assert tracked_files() == before
     return folder
 
 

@@ -4,8 +4,8 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT
 from playwright.sync_api import expect, sync_playwright
+from runs import ROOT
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; install it to run browser tests")

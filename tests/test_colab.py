@@ -4,8 +4,9 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import ROOT, free_port, running
+from conftest import free_port, running
 from IPython.core.interactiveshell import InteractiveShell
+from runs import ROOT
 
 
 class Shell(InteractiveShell):

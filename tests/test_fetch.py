@@ -278,7 +278,7 @@ DAMAGED[39:45] = b"\xff" * 6  # the deflated bytes begin there: 30 and the name'
 ENDLESS = bytearray(zipped({"x.png": b"x"}))
 SIZES = ENDLESS.index(b"PK\1\2") + 20
 ENDLESS[SIZES : SIZES + 8] = 2 * (5000).to_bytes(4, "little")
-ARCHIVES = {
+DATASETS = {
     "wrong CRC": (GOOD[: FIRST + 20] + b"??" + GOOD[FIRST + 22 :], "broken"),
     "no zip": (b"<html>Please log in</html>", "broken"),
     "empty": (b"", "broken"),
@@ -303,7 +303,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("source", ["kaggle", "hub", "path"])
-@pytest.mark.parametrize(("archive", "match"), ARCHIVES.values(), ids=ARCHIVES)
+@pytest.mark.parametrize(("archive", "match"), DATASETS.values(), ids=DATASETS)
 def test_bad_archive(study, site, tmp_path, monkeypatch, source, archive, match):
     monkeypatch.setattr(study, "MAX_BYTES", 10_000)
     monkeypatch.setattr(study, "MAX_MEMBERS", 40)

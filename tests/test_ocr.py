@@ -1,5 +1,6 @@
 """demo_app/ocr.py: opening, decoding, loading, the command line."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -12,8 +13,8 @@ import sys
 import numpy as np
 import ocr
 import pytest
-from conftest import ROOT
 from PIL import Image
+from runs import ROOT
 
 EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
 
@@ -78,6 +79,7 @@ PNG = encoded(Image.new("L", (20, 10)))
         (np.zeros((3, 4)), "float64"),
         (np.zeros((0, 4), np.uint8), "no pixels"),
         (Image.new("1", (8000, 8000)), "pixels"),
+        (str(EXAMPLES[0] / "below.png"), "no file"),
         (encoded(Image.new("1", (20000, 20000))), "pixels"),
     ],
 )
@@ -85,6 +87,22 @@ def test_what_is_not_an_image_gets_a_sentence(source, words):
     with pytest.raises(ocr.ImageError, match=words) as caught:
         ocr.open_image(source)
     assert str(caught.value).endswith(".")
+
+
+def test_no_damage_escapes_as_another_error():
+    """Seeded flips and cuts of each format: an array or an ImageError, nothing else."""
+    rng = np.random.default_rng(0)
+    image = Image.open(EXAMPLES[0]).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for suffix in ocr.FORMATS:
+        data = encoded(image, suffix, **({"exif": exif} if suffix in ("JPEG", "WEBP", "TIFF") else {}))
+        for _ in range(300):
+            damaged = bytearray(data[: rng.integers(1, len(data) + 1)])
+            for position in rng.integers(0, min(len(damaged), 400), rng.integers(1, 5)):
+                damaged[position] = rng.integers(256)
+            with contextlib.suppress(ocr.ImageError):
+                assert ocr.open_image(bytes(damaged)).dtype == np.uint8
 
 
 def collapse(path):
@@ -152,9 +170,11 @@ class Attack:
         ("char_to_num", b"", "can't be loaded"),
         ("char_to_num", pickle.dumps([1, 2]), "can't be loaded"),
         ("char_to_num", b"\x80" * 2_000_000, "larger"),
+        ("num_to_char", pickle.dumps({1: "a", "x": "b"}), "together"),
+        ("ocr_model/variables/variables.data-00000-of-00001", b"short", "can't be loaded"),
         ("char_to_num", pickle.dumps({"a": 1}), "don't belong together"),
         ("num_to_char", pickle.dumps({1: 2}), "don't belong together"),
-        ("both", ("ab"), "classes"),
+        ("both", "ab", "classes"),
         ("ocr_model", None, "can't be loaded"),
     ],
 )
@@ -174,17 +194,25 @@ def test_files_that_are_not_of_one_export_are_refused(tmp_path, monkeypatch, nam
     assert not (tmp_path / "attacked").exists()
 
 
+def test_large_images_are_read_in_smaller_batches(recognizer, monkeypatch):
+    images = [ocr.open_image(path) for path in EXAMPLES]
+    expected = [reading.text for reading in recognizer.read_batch(images)]
+    monkeypatch.setattr(ocr, "BATCH_PIXELS", 3 * images[0].size)
+    assert [reading.text for reading in recognizer.read_batch(images)] == expected
+
+
 def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path):
     shutil.copytree(ROOT / "demo_app" / "Examples", tmp_path / "images")
+    shutil.copy(EXAMPLES[0], tmp_path / "images" / "\udcff.png")  # a name that is not UTF-8
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
     command = [sys.executable, str(ROOT / "demo_app" / "ocr.py"), "images", "--csv", "out.csv"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "bad.png: This file is not an image" in done.stderr
-    assert len(done.stdout.splitlines()) == len(EXAMPLES)
+    assert len(done.stdout.splitlines()) == len(EXAMPLES) + 1
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["file"].rpartition(os.sep)[2]: row for row in csv.DictReader(file)}
-    assert rows.pop("bad.png")["error"]
+    assert rows.pop("bad.png")["error"] and rows.pop(r"\udcff.png")["text"] == EXAMPLES[0].stem
     assert {name: row["text"] for name, row in rows.items()} == {p.name: p.stem for p in EXAMPLES}
     (tmp_path / "images" / "bad.png").unlink()
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0

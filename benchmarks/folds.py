@@ -1,0 +1,49 @@
+"""Pooled 10-fold exact match: every image read by a network that never saw it.
+
+`python benchmarks/folds.py` runs the notebook once per fold, goes on where it stopped, prints a table and
+writes `folds.json` and `docs/images/folds.png`, which shows every misread image.
+"""
+
+import matplotlib.pyplot as plt
+from runs import DATASET, ROOT, WORK, definitions, run, write
+
+
+def main() -> None:
+    """Run the folds and pool them."""
+    study = definitions()
+    folds, misread = [], []
+    print("fold  images  wrong  CER")
+    for fold in range(10):
+        results = run(f"fold-{fold}", FOLD=fold)
+        metrics = results["metrics"]
+        folds.append({"fold": fold, "images": results["split"]["test"], "cer": metrics["cer"]})
+        misread += [{"fold": fold} | image for image in metrics["misread"]]
+        print(
+            f"{fold:4} {folds[-1]['images']:7} {len(metrics['misread']):6}  {metrics['cer']:.2%}", flush=True
+        )
+    images = sum(fold["images"] for fold in folds)
+    right = images - len(misread)
+    low, high = study.wilson_interval(right, images)
+    print(f"pooled: {right} of {images} right, {right / images:.2%}, 95% interval {low:.2%} to {high:.2%}")
+    write(
+        "folds",
+        {
+            "images": images,
+            "wrong": len(misread),
+            "exact_match": right / images,
+            "interval": [low, high],
+            "folds": folds,
+            "misread": misread,
+        },
+    )
+    if misread:
+        folder = study.fetch(str(DATASET), WORK / "data")
+        paths = {path.name: path for path in study.find_images(folder)}
+        titles = [f"{image['label']} read {image['text']} ({image['confidence']:.0%})" for image in misread]
+        figure = study.show_images([study.open_image(paths[image["file"]]) for image in misread], titles)
+        figure.savefig(ROOT / "docs" / "images" / "folds.png", dpi=120, bbox_inches="tight")
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The label curve: exact match with 10 to 100 labelled images in all, on the rest.
+
+`python benchmarks/labels.py` runs the notebook for five draws of each size, and the tutorial recipe on the
+first draw; it goes on where it stopped, prints a table, writes `labels.json` and `docs/images/labels.png`.
+"""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tutorial
+from runs import DATASET, ROOT, WORK, definitions, run, write
+
+SIZES = (100, 50, 25, 10)
+SEEDS = (1, 2, 3, 4, 5)
+
+
+def read_with_tutorial(size: int) -> float:
+    """Train the tutorial recipe, early stopping off, on the first draw; return exact match on the rest."""
+    done = WORK / f"tutorial-{size}.json"
+    if not done.exists():
+        study = definitions()
+        table, _ = study.scan(study.fetch(str(DATASET), WORK / "data"), study.LABEL_PATTERN)
+        images = {path: study.open_image(path) for path in table["path"]}
+        parts = study.split(table, SEEDS[0], None, size, "image")
+        _, model = tutorial.train(
+            parts["train"], parts["validation"], images, study.ALPHABET, SEEDS[0], early_stopping=False
+        )
+        prepared = tutorial.prepare(np.stack([images[path] for path in parts["test"]["path"]]))
+        num_to_char = dict(enumerate(study.ALPHABET, start=1))
+        texts = tutorial.decode(model.predict(prepared, verbose=0), num_to_char)
+        match = float(np.mean([a == b for a, b in zip(texts, parts["test"]["label"], strict=True)]))
+        done.write_text(json.dumps(match))
+    return json.loads(done.read_text())
+
+
+def main() -> None:
+    """Run all draws and draw the curve."""
+    rows = []
+    print("labels  exact match of five draws (mean, least)       before any label   tutorial recipe")
+    for size in SIZES:
+        results = [run(f"labels-{size}-seed-{seed}", LABELS=size, SEED=seed) for seed in SEEDS]
+        matches = [result["metrics"]["exact_match"] for result in results]
+        before = [result["pretraining"]["val_exact_match"] for result in results]
+        peer = read_with_tutorial(size)
+        rows.append(
+            {
+                "labels": size,
+                "exact_match": matches,
+                "mean": float(np.mean(matches)),
+                "cer": [result["metrics"]["cer"] for result in results],
+                "seconds": [result["seconds"] for result in results],
+                "pretraining_seconds": [result["pretraining"]["seconds"] for result in results],
+                "tutorial": peer,
+            }
+        )
+        print(
+            f"{size:6}  {' '.join(f'{match:.2%}' for match in matches)} ({np.mean(matches):.2%}, "
+            f"{min(matches):.2%})  {np.mean(before):.1%}  {peer:.2%}",
+            flush=True,
+        )
+    write("labels", {"seeds": SEEDS, "sizes": rows})
+    figure, axis = plt.subplots(figsize=(7, 3.5))
+    sizes = [row["labels"] for row in rows]
+    axis.plot(sizes, [100 * row["mean"] for row in rows], "o-", label="CustomOCR, mean of five draws")
+    for row in rows:
+        axis.plot([row["labels"]] * len(SEEDS), 100 * np.array(row["exact_match"]), "k.", alpha=0.4)
+    axis.plot(sizes, [100 * row["tutorial"] for row in rows], "s--", label="tutorial recipe, first draw")
+    axis.set(xlabel="labelled images, training and validation together", ylabel="exact match on the rest, %")
+    axis.set(xscale="log", ylim=(-3, 103))
+    axis.set_xticks(sizes, map(str, sizes))
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(loc="center right")
+    figure.savefig(ROOT / "docs" / "images" / "labels.png", dpi=120, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()

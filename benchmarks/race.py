@@ -1,0 +1,77 @@
+"""The race: seconds of `fit`, from random weights, until held-out images are read with at most 1% wrong.
+
+`python benchmarks/race.py` lets the notebook's recipe without drawn images and the tutorial recipe, with its
+early stopping and without, run in turns for three seeds. All learn from the training part of one split; its
+validation part only stops the clock. It writes `race.json` and `docs/images/race.png`.
+"""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tutorial
+from runs import DATASET, ROOT, WORK, definitions, run, write
+
+SEEDS = (1, 2, 3)
+GOAL = 0.99
+
+
+def seconds_to_goal(rows: list[tuple[float, float]]) -> float | None:
+    """Find the seconds after which the goal was first reached; None if it never was."""
+    return next((seconds for seconds, match in rows if match >= GOAL), None)
+
+
+def run_tutorial(seed: int, early_stopping: bool) -> list[tuple[float, float]]:
+    """Train the tutorial recipe, or fetch what it did: seconds and exact match after each epoch."""
+    done = WORK / f"race-tutorial-{seed}-{early_stopping}.json"
+    if not done.exists():
+        study = definitions()
+        table, _ = study.scan(study.fetch(str(DATASET), WORK / "data"), study.LABEL_PATTERN)
+        images = {path: study.open_image(path) for path in table["path"]}
+        parts = study.split(table, seed, None, None, "image")
+        rows, _ = tutorial.train(
+            parts["train"], parts["validation"], images, study.ALPHABET, seed, early_stopping, GOAL
+        )
+        done.write_text(json.dumps(rows))
+    return json.loads(done.read_text())
+
+
+def main() -> None:
+    """Run the race and draw it."""
+    rows = {"CustomOCR": [], "tutorial recipe": [], "tutorial recipe, early stopping": []}
+    for seed in SEEDS:
+        history = run(f"race-{seed}", SEED=seed, PRETRAIN=0, EPOCHS=16, BATCH_SIZE=16, LEARNING_RATE=4e-3)[
+            "history"
+        ]
+        seconds = np.cumsum(history["seconds"]).tolist()
+        rows["CustomOCR"].append(list(zip(seconds, history["val_exact_match"], strict=True)))
+        rows["tutorial recipe"].append(run_tutorial(seed, early_stopping=False))
+        rows["tutorial recipe, early stopping"].append(run_tutorial(seed, early_stopping=True))
+        print(
+            f"seed {seed}, seconds:",
+            {name: seconds_to_goal(runs[-1]) for name, runs in rows.items()},
+            flush=True,
+        )
+    reached = {name: [seconds_to_goal(run) for run in runs] for name, runs in rows.items()}
+    medians = {
+        name: float(np.median([seconds or np.inf for seconds in times])) for name, times in reached.items()
+    }
+    ratio = medians["CustomOCR"] / medians["tutorial recipe"]
+    print(f"medians {medians}; ratio to the tutorial recipe without early stopping {ratio:.3f}")
+    write(
+        "race", {"goal": GOAL, "seeds": SEEDS, "seconds": reached, "ratio_of_medians": ratio, "epochs": rows}
+    )
+    figure, axis = plt.subplots(figsize=(7, 3.5))
+    for colour, (name, runs) in zip(("tab:blue", "tab:orange", "tab:gray"), rows.items(), strict=True):
+        for number, points in enumerate(runs):
+            label = name if number == 0 else None
+            axis.plot(*np.transpose(points) * [[1], [100]], color=colour, alpha=0.7, label=label)
+    axis.axhline(100 * GOAL, color="black", linewidth=0.5)
+    axis.set(xlabel="seconds of fit", ylabel="exact match, held out, %")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(ROOT / "docs" / "images" / "race.png", dpi=120, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()

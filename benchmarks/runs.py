@@ -1,0 +1,75 @@
+"""What the benchmarks and the tests need of study.ipynb: its functions, and runs with other parameters."""
+
+import contextlib
+import json
+import linecache
+import os
+import platform
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import papermill
+
+ROOT = Path(__file__).parent.parent
+DATASET = ROOT.parent / "shared" / "data" / "captcha-version-2-images.zip"
+WORK = ROOT / "work" / "benchmarks"
+
+
+def definitions() -> types.ModuleType:
+    """Load the notebook's parameters and the cells that only define as the module `study`."""
+    module = types.ModuleType("study")
+    sys.modules["study"] = module
+    cells = json.loads((ROOT / "study.ipynb").read_text(encoding="utf-8"))["cells"]
+    with contextlib.chdir(ROOT):  # where the notebook finds demo_app
+        for number, cell in enumerate(cells):
+            if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
+                lines, name = cell["source"], f"<study.ipynb, cell {number}>"
+                linecache.cache[name] = (0, None, lines, name)  # TensorFlow reads the source of functions
+                exec(compile("".join(lines), name, "exec"), module.__dict__)
+    return module
+
+
+def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatever the notebook takes
+    """Run the notebook into a folder under `WORK`, unless that was done already, and return its results.
+
+    Args:
+        name: Of the folder.
+        **parameters: Of the notebook, but the folders and the data set.
+    """
+    report = WORK / name / "report"
+    if not (report / "results.json").exists():
+        (WORK / name).mkdir(parents=True, exist_ok=True)
+        folders = {"OUTPUT": str(WORK / name / "app"), "REPORT": str(report), "WORK": str(WORK)}
+        parameters |= {"DATASET": str(DATASET)} | folders
+        out = WORK / name / "out.ipynb"
+        papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
+    return json.loads((report / "results.json").read_text(encoding="utf-8"))
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine and the versions, for a benchmark's JSON."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """Write a benchmark's JSON beside its script."""
+    text = json.dumps(content | {"machine": machine()}, indent=2)
+    (ROOT / "benchmarks" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
