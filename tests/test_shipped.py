@@ -9,6 +9,7 @@ import ocr
 import pytest
 import yaml
 from runs import DATASET, ROOT
+from table import table
 
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 
@@ -65,6 +66,11 @@ def test_notebook_readme_and_model_card_show_the_numbers_of_one_run():
         assert figure in summary
     for name in ("readme.md", "demo_app/README.md"):
         assert f"<!-- results -->\n{summary}\n<!-- /results -->" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_readme_s_benchmarks_are_those_of_the_json_files():
+    readme = (ROOT / "readme.md").read_text(encoding="utf-8")
+    assert f"<!-- benchmarks -->\n{table()}\n<!-- /benchmarks -->" in readme
 
 
 def test_the_space_s_front_matter_agrees_with_the_requirements():

@@ -113,8 +113,8 @@ def test_labels_survive_the_way_to_numbers_and_back(study):
     char_to_num = {character: number for number, character in enumerate("ab é漢", start=1)}
     num_to_char = {number: character for character, number in char_to_num.items()}
     labels = ["a b", "éé", "漢"]
-    numbers = study.encode(labels, char_to_num)
-    assert numbers.dtype == np.int32 and numbers.shape == (3, 3)
+    numbers = study.encode(labels, char_to_num, 4)
+    assert numbers.dtype == np.int32 and numbers.shape == (3, 4)
     assert [study.to_text(row, num_to_char) for row in numbers] == labels
 
 
@@ -146,7 +146,8 @@ def test_augmentation_changes_images_but_not_labels_or_readability(study, drawn)
 
 def test_only_the_training_part_is_shuffled_and_augmented(study, drawn):
     table, _ = study.scan(drawn, "(.+)")
-    data = study.read_images(table, {character: n for n, character in enumerate(study.ALPHABET, start=1)})
+    numbers = {character: n for n, character in enumerate(study.ALPHABET, start=1)}
+    data = study.read_images(table, numbers, 5)
     plain = study.make_batches(data, training=False)
     first, again = [np.concatenate([images for images, _ in plain.as_numpy_iterator()]) for _ in range(2)]
     np.testing.assert_array_equal(first, again)
@@ -155,6 +156,9 @@ def test_only_the_training_part_is_shuffled_and_augmented(study, drawn):
     one, two = study.make_batches(data, training=True).take(2).as_numpy_iterator()
     assert one[0].shape == (study.BATCH_SIZE, study.WIDTH, study.HEIGHT, 1) == two[0].shape
     assert (one[0] != two[0]).any() and one[1].dtype == np.int32
+    mixed = study.make_batches(data, True, study.draw_images(20, [3, 5], numbers, np.random.default_rng(0)))
+    _, labels = next(mixed.as_numpy_iterator())
+    assert 0 < (labels[:, 3] == 0).sum() < study.BATCH_SIZE
 
 
 def test_drawn_images_have_the_characters_and_lengths_that_are_asked_for(study):
