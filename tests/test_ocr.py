@@ -89,6 +89,7 @@ def test_what_is_not_an_image_gets_a_sentence(source, words):
     assert str(caught.value).endswith(".")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
 def test_no_damage_escapes_as_another_error():
     """Seeded flips and cuts of each format: an array or an ImageError, nothing else."""
     rng = np.random.default_rng(0)
