@@ -37,7 +37,7 @@ def main() -> None:
         },
     )
     if misread:
-        folder = study.fetch(str(DATASET), WORK / "data")
+        folder = study.fetch(DATASET, WORK / "data")
         paths = {path.name: path for path in study.find_images(folder)}
         titles = [f"{image['label']} read {image['text']} ({image['confidence']:.0%})" for image in misread]
         figure = study.show_images([study.open_image(paths[image["file"]]) for image in misread], titles)

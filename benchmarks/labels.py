@@ -20,7 +20,7 @@ def read_with_tutorial(size: int) -> float:
     done = WORK / f"tutorial-{size}.json"
     if not done.exists():
         study = definitions()
-        table, _ = study.scan(study.fetch(str(DATASET), WORK / "data"), study.LABEL_PATTERN)
+        table, _ = study.scan(study.fetch(DATASET, WORK / "data"), study.LABEL_PATTERN)
         images = {path: study.open_image(path) for path in table["path"]}
         parts = study.split(table, SEEDS[0], None, size, "image")
         _, model = tutorial.train(

@@ -26,7 +26,7 @@ def run_tutorial(seed: int, early_stopping: bool) -> list[tuple[float, float]]:
     done = WORK / f"race-tutorial-{seed}-{early_stopping}.json"
     if not done.exists():
         study = definitions()
-        table, _ = study.scan(study.fetch(str(DATASET), WORK / "data"), study.LABEL_PATTERN)
+        table, _ = study.scan(study.fetch(DATASET, WORK / "data"), study.LABEL_PATTERN)
         images = {path: study.open_image(path) for path in table["path"]}
         parts = study.split(table, seed, None, None, "image")
         rows, _ = tutorial.train(

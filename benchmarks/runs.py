@@ -13,7 +13,8 @@ from typing import Any
 import papermill
 
 ROOT = Path(__file__).parent.parent
-DATASET = ROOT.parent / "shared" / "data" / "captcha-version-2-images.zip"
+ARCHIVE = ROOT.parent / "shared" / "data" / "captcha-version-2-images.zip"
+DATASET = str(ARCHIVE) if ARCHIVE.exists() else "kaggle:fournierp/captcha-version-2-images"
 WORK = ROOT / "work" / "benchmarks"
 
 
@@ -42,7 +43,7 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
     if not (report / "results.json").exists():
         (WORK / name).mkdir(parents=True, exist_ok=True)
         folders = {"OUTPUT": str(WORK / name / "app"), "REPORT": str(report), "WORK": str(WORK)}
-        parameters |= {"DATASET": str(DATASET)} | folders
+        parameters |= {"DATASET": DATASET} | folders
         out = WORK / name / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
     return json.loads((report / "results.json").read_text(encoding="utf-8"))
@@ -54,11 +55,9 @@ def machine() -> dict[str, Any]:
     import numpy as np
     import tensorflow as tf
 
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),

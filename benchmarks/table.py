@@ -51,8 +51,8 @@ def table() -> str:
 def main() -> None:
     """Put the table into the readme."""
     readme = ROOT / "readme.md"
-    block = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=\n<!-- /benchmarks -->)", re.DOTALL)
-    readme.write_text(block.sub(lambda _: table(), readme.read_text("utf-8")), "utf-8")
+    block = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- /benchmarks -->)", re.DOTALL)
+    readme.write_text(block.sub(lambda _: table() + "\n", readme.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

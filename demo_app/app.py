@@ -19,7 +19,8 @@ def build(folder: Path) -> gr.Blocks:
 
     def predict(image: str | None) -> tuple[str, str]:
         if image is None:
-            raise gr.Error("There is no image yet. Upload or paste one, or click on an example.")
+            sentence = "There is no image yet. Upload or paste one, or click on an example."
+            raise gr.Error(sentence, print_exception=False)
         try:
             reading = recognizer.read(image)
         except ImageError as error:

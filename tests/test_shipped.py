@@ -8,7 +8,7 @@ import nbformat
 import ocr
 import pytest
 import yaml
-from runs import DATASET, ROOT
+from runs import ARCHIVE, ROOT
 from table import table
 
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
@@ -25,9 +25,9 @@ def test_all_ten_examples_are_read_right(recognizer):
     assert [reading.text for reading in recognizer.read_batch(paths)] == [path.stem for path in paths]
 
 
-@pytest.mark.skipif(not DATASET.exists(), reason="the shared archive is not here")
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
 def test_the_model_reads_the_test_split_as_the_results_say(study, recognizer, tmp_path):
-    table, _ = study.scan(study.fetch(str(DATASET), tmp_path), study.LABEL_PATTERN)
+    table, _ = study.scan(study.fetch(str(ARCHIVE), tmp_path), study.LABEL_PATTERN)
     test = study.split(table, RESULTS["seed"], RESULTS["fold"], RESULTS["labels"], RESULTS["split_by"])[
         "test"
     ]

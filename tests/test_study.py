@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
-from runs import DATASET
+from runs import ARCHIVE
 
 
 @pytest.fixture(scope="module")
@@ -280,8 +280,8 @@ def test_a_crash_while_swapping_leaves_one_whole_model(study, network, tmp_path,
     assert sorted(p.name for p in folder.iterdir()) == ["app.py", "char_to_num", "num_to_char", "ocr_model"]
 
 
-@pytest.mark.skipif(not DATASET.exists(), reason="the shared archive is not here")
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
 def test_the_real_archive_has_each_image_once(study, tmp_path):
-    table, left_out = study.scan(study.fetch(str(DATASET), tmp_path), "(.+)")
+    table, left_out = study.scan(study.fetch(str(ARCHIVE), tmp_path), "(.+)")
     assert len(table) == 963 and set(left_out["reason"]) == {"copy of another file"}
     assert "".join(sorted(set("".join(table["label"])))) == study.ALPHABET
