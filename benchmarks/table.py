@@ -8,9 +8,9 @@ from runs import ROOT
 
 def table() -> str:
     """Make the table, as Markdown."""
-    folds, labels, race, speed = (
+    folds, labels, speed = (
         json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("folds", "labels", "race", "speed")
+        for name in ("folds", "labels", "speed")
     )
     low, high = folds["interval"]
     rows = [
@@ -32,13 +32,8 @@ def table() -> str:
                 f"{size['tutorial']:.2%}",
             )
         )
-    ours, peer = (
-        sorted(seconds or float("inf") for seconds in race["seconds"][name])[len(race["seeds"]) // 2]
-        for name in ("CustomOCR", "tutorial recipe")
-    )
     one, many = speed["one_image_ms"], speed["thousand_images_per_second"]
     rows += [
-        ("seconds of `fit` to 99%, no drawn images, median of 3 seeds", f"{ours:.0f}", f"{peer:.0f}"),
         ("one image, bytes to text, ms", f"{one['ours']:.1f}", f"{one['tutorial']:.1f}"),
         ("images a second, 1,000 in memory", f"{many['ours']:.0f}", f"{many['tutorial']:.0f}"),
         ("parameters", *(f"{speed['parameters'][name]:,}" for name in ("ours", "tutorial"))),
