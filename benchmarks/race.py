@@ -26,12 +26,9 @@ def run_tutorial(seed: int, early_stopping: bool) -> list[tuple[float, float]]:
     done = WORK / f"race-tutorial-{seed}-{early_stopping}.json"
     if not done.exists():
         study = definitions()
-        table, _ = study.scan(study.fetch(DATASET, WORK / "data"), study.LABEL_PATTERN)
-        images = {path: study.open_image(path) for path in table["path"]}
+        table, _, _ = study.scan(study.fetch(DATASET, WORK / "data"), study.LABEL_PATTERN)
         parts = study.split(table, seed, None, None, "image")
-        rows, _ = tutorial.train(
-            parts["train"], parts["validation"], images, study.ALPHABET, seed, early_stopping, GOAL
-        )
+        rows, _ = tutorial.train(parts, seed, early_stopping, GOAL)
         done.write_text(json.dumps(rows))
     return json.loads(done.read_text())
 

@@ -1,6 +1,7 @@
 """What the benchmarks and the tests need of study.ipynb: its functions, and runs with other parameters."""
 
 import contextlib
+import hashlib
 import json
 import linecache
 import os
@@ -18,13 +19,18 @@ DATASET = str(ARCHIVE) if ARCHIVE.exists() else "kaggle:fournierp/captcha-versio
 WORK = ROOT / "work" / "benchmarks"
 
 
+def code() -> list[tuple[int, dict[str, Any]]]:
+    """Return the notebook's cells of code, with their numbers."""
+    cells = json.loads((ROOT / "study.ipynb").read_text(encoding="utf-8"))["cells"]
+    return [(number, cell) for number, cell in enumerate(cells) if cell["cell_type"] == "code"]
+
+
 def definitions() -> types.ModuleType:
     """Load the notebook's parameters and the cells that only define as the module `study`."""
     module = types.ModuleType("study")
     sys.modules["study"] = module
-    cells = json.loads((ROOT / "study.ipynb").read_text(encoding="utf-8"))["cells"]
     with contextlib.chdir(ROOT):  # where the notebook finds demo_app
-        for number, cell in enumerate(cells):
+        for number, cell in code():
             if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
                 lines, name = cell["source"], f"<study.ipynb, cell {number}>"
                 linecache.cache[name] = (0, None, lines, name)  # TensorFlow reads the source of functions
@@ -36,15 +42,17 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
     """Run the notebook into a folder under `WORK`, unless that was done already, and return its results.
 
     Args:
-        name: Of the folder.
-        **parameters: Of the notebook, but the folders and the data set.
+        name: Of the folder, in one that is named after the notebook's code.
+        **parameters: Of the notebook, but the folders.
     """
-    report = WORK / name / "report"
+    digest = hashlib.sha256("".join("".join(cell["source"]) for _, cell in code()).encode()).hexdigest()
+    folder = WORK / digest[:12] / name
+    report = folder / "report"
     if not (report / "results.json").exists():
-        (WORK / name).mkdir(parents=True, exist_ok=True)
-        folders = {"OUTPUT": str(WORK / name / "app"), "REPORT": str(report), "WORK": str(WORK)}
-        parameters |= {"DATASET": DATASET} | folders
-        out = WORK / name / "out.ipynb"
+        folder.mkdir(parents=True, exist_ok=True)
+        folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(WORK)}
+        parameters = {"DATASET": DATASET} | folders | parameters
+        out = folder / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
     return json.loads((report / "results.json").read_text(encoding="utf-8"))
 

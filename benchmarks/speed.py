@@ -53,7 +53,7 @@ def main() -> None:
     recognizer = study.Recognizer(ROOT / "demo_app")
     print(f"imports and model loaded in {time.perf_counter() - start:.1f} s")
     rng = np.random.default_rng(0)
-    texts = study.draw_texts(1000, list(study.ALPHABET), [5], rng)
+    texts = [study.draw_text("-----", list(study.ALPHABET), rng) for _ in range(1000)]
     files = [study.Image.fromarray(study.render(text, rng)) for text in texts]
     folder = Path(ROOT, "work", "benchmarks", "speed")
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ def main() -> None:
         file.convert("RGBA").save(folder / f"{number}.png")  # as the data set's files are
     images = [(folder / f"{number}.png").read_bytes() for number in range(1000)]
     num_to_char = dict(enumerate(study.ALPHABET, start=1))
-    peer = tutorial.build_model(len(study.ALPHABET) + 1)
+    peer = tutorial.build_model(50, 200, len(study.ALPHABET) + 1)
 
     def read_with_tutorial(encoded: list[bytes]) -> list[str]:
         opened = np.stack([tf.io.decode_png(image, channels=1).numpy() for image in encoded])
-        return tutorial.decode(peer.predict(tutorial.prepare(opened), verbose=0), num_to_char)
+        return tutorial.decode(peer.predict(tutorial.prepare(opened, 50, 200), verbose=0), num_to_char)
 
     one = medians(
         200, ours=lambda: recognizer.read(images[0]), tutorial=lambda: read_with_tutorial(images[:1])
@@ -83,7 +83,7 @@ def main() -> None:
     )
     square = tf.random.normal([1024, 1024])
     product = medians(20, product=lambda: tf.matmul(square, square).numpy())["product"]
-    network = study.build_model(len(study.ALPHABET) + 1)
+    network = study.build_model(study.Shape(50, 200, 1, 1), len(study.ALPHABET) + 1)
     rate, floor_rate = (
         64
         * multiply_adds(network)

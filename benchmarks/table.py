@@ -1,21 +1,31 @@
-"""Write the readme's table of benchmarks from their JSON files: `python benchmarks/table.py`."""
+"""Write the readme's tables of benchmarks from their JSON files: `python benchmarks/table.py`."""
 
 import json
 import re
+from typing import Any
 
 from runs import ROOT
 
 
-def table() -> str:
-    """Make the table, as Markdown."""
-    folds, labels, speed = (
-        json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("folds", "labels", "speed")
-    )
+def load(name: str) -> dict[str, Any] | None:
+    """Load a benchmark's JSON; None if it hasn't been run yet, which leaves its rows out."""
+    path = ROOT / "benchmarks" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
+    """Make a table of rows of cells, the first its head, and name the machine below."""
+    rows = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
+    note = f"{machine['cores']} cores of an {machine['processor']}, TensorFlow {machine['tensorflow']}."
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", note])
+
+
+def benchmarks() -> str:
+    """Make the table of the default data set."""
+    folds, labels, race, speed, serving = map(load, ("folds", "labels", "race", "speed", "serving"))
     low, high = folds["interval"]
     rows = [
         ("measured", "CustomOCR", "tutorial recipe"),
-        ("---", "---", "---"),
         (
             "pooled 10-fold exact match",
             f"{folds['exact_match']:.2%}: {folds['wrong']} of {folds['images']} wrong, "
@@ -33,21 +43,64 @@ def table() -> str:
             )
         )
     one, many = speed["one_image_ms"], speed["thousand_images_per_second"]
+    if race:
+        rows.append(
+            (
+                f"seconds of fit from random weights to {race['goal']:.0%} of a held-out tenth, each seed",
+                *(
+                    ", ".join(f"{seconds:.0f}" if seconds else "never" for seconds in race["seconds"][name])
+                    for name in ("CustomOCR", "tutorial recipe")
+                ),
+            )
+        )
     rows += [
         ("one image, bytes to text, ms", f"{one['ours']:.1f}", f"{one['tutorial']:.1f}"),
         ("images a second, 1,000 in memory", f"{many['ours']:.0f}", f"{many['tutorial']:.0f}"),
+        ("the app over HTTP, upload included: one client, ms", f"{serving['one_client_median_ms']:.0f}", ""),
+        (
+            f"the same, {serving['clients']} clients, images a second",
+            f"{serving['clients_images_per_second']:.0f}",
+            "",
+        ),
+        ("a zip of 1,000 images through the page's API, s", f"{serving['thousand_images_seconds']:.1f}", ""),
         ("parameters", *(f"{speed['parameters'][name]:,}" for name in ("ours", "tutorial"))),
     ]
-    machine = speed["machine"]
-    note = f"{machine['cores']} cores of an {machine['processor']}, TensorFlow {machine['tensorflow']}."
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", note])
+    return markdown(rows, speed["machine"])
+
+
+def own_images() -> str:
+    """Make the table of other data sets."""
+    content = load("own_images")
+    rows = [("images", "test", "exact match", "CER", "whole run", "tutorial recipe", "its CER")]
+    for row in content["sets"]:
+        low, high = row["interval"]
+        rows.append(
+            (
+                row["set"],
+                str(row["test"]),
+                f"{row['exact_match']:.1%} ({low:.1%} to {high:.1%})",
+                f"{row['cer']:.1%}",
+                f"{row['seconds'] / 60:.1f} min",
+                *(
+                    f"{row['tutorial'][name]:.1%}" if row["tutorial"] else ""
+                    for name in ("exact_match", "cer")
+                ),
+            )
+        )
+    return markdown(rows, content["machine"])
+
+
+TABLES = {"benchmarks": benchmarks, "own images": own_images}  # by the marker in the readme
 
 
 def main() -> None:
-    """Put the table into the readme."""
+    """Put the tables into the readme."""
     readme = ROOT / "readme.md"
-    block = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- /benchmarks -->)", re.DOTALL)
-    readme.write_text(block.sub(lambda _: table() + "\n", readme.read_text("utf-8")), "utf-8")
+    text = readme.read_text("utf-8")
+    for marker, table in TABLES.items():
+        block = re.compile(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)", re.DOTALL)
+        text = block.sub(lambda _, table=table: table() + "\n", text)
+    readme.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

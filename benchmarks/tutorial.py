@@ -11,31 +11,30 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from keras import layers
+from PIL import Image
 
-WIDTH, HEIGHT, FRAMES = 200, 50, 50
 
-
-def build_model(classes: int) -> keras.Model:
-    """Build the network: float32 (batch, WIDTH, HEIGHT, 1) -> logits float32 (batch, FRAMES, classes)."""
-    inputs = x = keras.Input((WIDTH, HEIGHT, 1))
+def build_model(height: int, width: int, classes: int) -> keras.Model:
+    """Build the network: float32 (batch, width, height, 1) -> logits float32 (batch, width // 4, classes)."""
+    inputs = x = keras.Input((width, height, 1))
     for filters in (32, 64):
         x = layers.Conv2D(filters, 3, activation="relu", kernel_initializer="he_normal", padding="same")(x)
         x = layers.MaxPooling2D(2)(x)
-    x = layers.Reshape((FRAMES, -1))(x)
+    x = layers.Reshape((width // 4, -1))(x)
     x = layers.Dropout(0.2)(layers.Dense(64, activation="relu")(x))
     for units in (128, 64):
         x = layers.Bidirectional(layers.LSTM(units, return_sequences=True, dropout=0.25))(x)
     return keras.Model(inputs, layers.Dense(classes)(x))
 
 
-def prepare(images: tf.Tensor) -> tf.Tensor:
-    """Scale and transpose uint8 (batch, height, width, 1) to the network's input."""
-    images = tf.image.resize(tf.image.convert_image_dtype(images, tf.float32), [HEIGHT, WIDTH])
+def prepare(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Scale, resize and transpose uint8 (batch, any height, any width, 1) to the network's input."""
+    images = tf.image.resize(tf.image.convert_image_dtype(images, tf.float32), [height, width])
     return tf.transpose(images, [0, 2, 1, 3])
 
 
 def decode(logits: np.ndarray, num_to_char: dict[int, str]) -> list[str]:
-    """Read float32 (batch, FRAMES, classes) logits greedily; class 0 is the blank."""
+    """Read float32 (batch, frames, classes) logits greedily; class 0 is the blank."""
     lengths = tf.fill([len(logits)], logits.shape[1])
     (numbers,), _ = keras.ops.ctc_decode(logits, lengths, strategy="greedy", mask_index=0)
     return ["".join(num_to_char[n] for n in row if n > 0) for row in np.asarray(numbers)]
@@ -64,50 +63,51 @@ class Clock(keras.callbacks.Callback):
 
 
 def train(
-    train: pd.DataFrame,
-    held_out: pd.DataFrame,
-    images: dict[str, np.ndarray],
-    characters: str,
-    seed: int,
-    early_stopping: bool,
-    stop: float = 2.0,
-) -> tuple[list[tuple[float, float]], keras.Model]:
-    """Train the recipe.
+    parts: dict[str, pd.DataFrame], seed: int, early_stopping: bool, stop: float = 2.0
+) -> tuple[list[tuple[float, float]], list[str]]:
+    """Train the recipe on images of any size, resized to a usual one.
 
     Args:
-        train: Table with `path` and `label` to learn from.
-        held_out: Likewise, for validation.
-        images: uint8 (height, width, 1) for each path.
-        characters: The alphabet.
+        parts: Tables with `path` and `label`: "train" to learn from, "validation", "test" to read at the end.
         seed: Of weights and order.
         early_stopping: Whether ten epochs without a better validation loss end it, as published.
-        stop: Exact match on `held_out` that ends it.
+        stop: Exact match on the validation part that ends it.
 
     Returns:
-        Seconds and exact match after each epoch, and the network.
+        Seconds and exact match on the validation part after each epoch, and the texts read in the test part.
     """
     keras.utils.set_random_seed(seed)
-    char_to_num = {character: number for number, character in enumerate(characters, start=1)}
-    num_to_char = {number: character for character, number in char_to_num.items()}
-    prepared = [
-        prepare(np.stack([images[path] for path in part["path"]])).numpy() for part in (train, held_out)
-    ]
-    labels = [
-        np.array([[char_to_num[c] for c in label] for label in part["label"]]) for part in (train, held_out)
-    ]
-    model = build_model(len(characters) + 1)
+    labels = {name: list(part["label"]) for name, part in parts.items()}
+    num_to_char = dict(enumerate(sorted({c for part in labels.values() for label in part for c in label}), 1))
+    char_to_num = {character: number for number, character in num_to_char.items()}
+    longest = max(len(label) for part in labels.values() for label in part)
+    opened = {
+        name: [np.asarray(Image.open(path).convert("L"))[..., np.newaxis] for path in part["path"]]
+        for name, part in parts.items()
+    }
+    heights, widths = zip(*(image.shape[:2] for image in opened["train"]), strict=True)
+    height, width = int(np.median(heights)), int(np.quantile(widths, 0.9))
+    images = {
+        name: np.concatenate([prepare(image[np.newaxis], height, width) for image in part])
+        for name, part in opened.items()
+    }
+    numbers = {
+        name: np.array([[char_to_num[c] for c in label] + [0] * (longest - len(label)) for label in part])
+        for name, part in labels.items()
+    }
+    model = build_model(height, width, len(num_to_char) + 1)
     model.compile(keras.optimizers.Adam(1e-3), loss=keras.losses.CTC(), jit_compile=False)
-    clock = Clock(prepared[1], list(held_out["label"]), num_to_char, stop)
+    clock = Clock(images["validation"], labels["validation"], num_to_char, stop)
     callbacks = [clock]
     if early_stopping:
         callbacks.append(keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True))
     model.fit(
-        prepared[0],
-        labels[0],
-        validation_data=(prepared[1], labels[1]),
+        images["train"],
+        numbers["train"],
+        validation_data=(images["validation"], numbers["validation"]),
         batch_size=16,
         epochs=100,
         callbacks=callbacks,
         verbose=0,
     )
-    return clock.rows, model
+    return clock.rows, decode(model.predict(images["test"], verbose=0), num_to_char)

@@ -173,6 +173,7 @@ class Attack:
         ("char_to_num", b"\x80" * 2_000_000, "larger"),
         ("num_to_char", pickle.dumps({1: "a", "x": "b"}), "together"),
         ("ocr_model/variables/variables.data-00000-of-00001", b"short", "can't be loaded"),
+        ("ocr_model/assets.extra/about.json", b"{", "can't be loaded"),
         ("char_to_num", pickle.dumps({"a": 1}), "don't belong together"),
         ("num_to_char", pickle.dumps({1: 2}), "don't belong together"),
         ("both", "ab", "classes"),

@@ -9,7 +9,7 @@ import ocr
 import pytest
 import yaml
 from runs import ARCHIVE, ROOT
-from table import table
+from table import TABLES
 
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 
@@ -27,7 +27,7 @@ def test_all_ten_examples_are_read_right(recognizer):
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
 def test_the_model_reads_the_test_split_as_the_results_say(study, recognizer, tmp_path):
-    table, _ = study.scan(study.fetch(str(ARCHIVE), tmp_path), study.LABEL_PATTERN)
+    table, _, _ = study.scan(study.fetch(str(ARCHIVE), tmp_path), study.LABEL_PATTERN)
     test = study.split(table, RESULTS["seed"], RESULTS["fold"], RESULTS["labels"], RESULTS["split_by"])[
         "test"
     ]
@@ -70,7 +70,8 @@ def test_notebook_readme_and_model_card_show_the_numbers_of_one_run():
 
 def test_the_readme_s_benchmarks_are_those_of_the_json_files():
     readme = (ROOT / "readme.md").read_text(encoding="utf-8")
-    assert f"<!-- benchmarks -->\n{table()}\n<!-- /benchmarks -->" in readme
+    for marker, table in TABLES.items():
+        assert f"<!-- {marker} -->\n{table()}\n<!-- /{marker} -->" in readme
 
 
 def test_the_space_s_front_matter_agrees_with_the_requirements():

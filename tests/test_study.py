@@ -26,46 +26,161 @@ def test_render_is_seeded_and_draws_any_size_and_length(study):
         assert image.shape == (height, width) and image.min() < 60 < 180 < image.max()
 
 
+def test_render_varied_is_seeded_and_varies(study):
+    for text, width, height in (
+        ("é", 60, 20),
+        ("ABC DEFGHIJKL", 200, 50),
+        ("٣٤", 9, 77),
+        ("x" * 40, 300, 48),
+    ):
+        images = [study.render_varied(text, np.random.default_rng(seed), width, height) for seed in range(8)]
+        assert all(image.shape == (height, width, 3) and image.dtype == np.uint8 for image in images)
+        again = study.render_varied(text, np.random.default_rng(3), width, height)
+        np.testing.assert_array_equal(again, images[3])
+        assert len({image.tobytes() for image in images}) == 8
+
+
+def test_each_character_has_a_glyph_of_its_own(study):
+    characters = ["é", "Ж", "漢", "字", "Ā", "-"]
+    glyphs = study.choose_glyphs(characters)
+    assert [glyphs[c] for c in "éЖĀ-"] == list("éЖĀ-") and len(set(glyphs.values())) == len(characters)
+    assert all(glyphs[c].isalpha() and glyphs[c] in study.DRAWABLE for c in "漢字")
+    assert len(study.choose_glyphs([chr(0x4E00 + n) for n in range(5000)])) == 5000
+
+
+def test_drawn_texts_keep_length_and_spaces(study):
+    text = study.draw_text("ab c d", ["x", "y"], np.random.default_rng(0))
+    assert len(text) == 6 and [n for n, c in enumerate(text) if c == " "] == [2, 4]
+    cased = {study.change_case("aß1", np.random.default_rng(seed)) for seed in range(20)}
+    assert cased == {"aß1", "Aß1"}
+    assert {study.change_case("ı", np.random.default_rng(seed)) for seed in range(20)} == {"ı"}
+
+
 def test_scan_keeps_each_image_once_and_says_what_it_leaves_out(study, drawn, tmp_path):
     folder = shutil.copytree(drawn, tmp_path / "set")
     shutil.copytree(drawn, folder / "again")
     path = next(drawn.iterdir())
     shutil.copy(path, folder / "yyyyy.png")
     (folder / "bad22.png").write_bytes(b"no image")
-    Image.new("L", (40, 20)).save(folder / f"{'2' * 40}.png")
+    Image.linear_gradient("L").resize((40, 20)).save(folder / f"{'2' * 40}.png")
     Image.open(path).save(folder / f"{path.stem}.bmp")
     (folder / "notes.txt").write_text("not an image at all")
-    table, left_out = study.scan(folder, "(.+)")
+    Image.new("L", (60, 20), 7).save(folder / "blank.png")
+    table, left_out, shape = study.scan(folder, "(.+)")
+    assert shape == (50, 200, 1, 1.0) and shape.frames == 50
     assert sorted(table["label"]) == sorted(p.stem for p in drawn.iterdir() if p != path)
-    reasons = left_out["reason"].str.partition(":")[0].value_counts().to_dict()
-    assert reasons == {
+    assert left_out["problem"].value_counts().to_dict() == {
         "copy of another file": 29,
         "same image with different labels": 4,
         "unreadable": 1,
-        "label too long for 50 frames": 1,
+        "nearly blank": 1,
+        "label too long for the width": 1,
     }
-    with pytest.raises(study.DatasetError, match="one group"):
-        study.scan(folder, ".+")
+    for pattern, words in ((".+", "one group"), ("(", "no regular expression")):
+        with pytest.raises(study.DatasetError, match=words):
+            study.scan(folder, pattern)
 
 
-def test_scan_reads_labels_csv_wherever_it_lies(study, drawn, tmp_path):
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_scan_reads_a_list_of_labels_wherever_it_lies(study, drawn, tmp_path, kind):
     folder = shutil.copytree(drawn, tmp_path / "set" / "below")
     names = sorted(path.name for path in folder.iterdir())
-    labels = ["NA", "01", "", *map(str, range(len(names) - 4))]
+    labels = ["NA", "01", "", 'e\u0301, "b"', " Ab ", *map(str, range(len(names) - 6))]
     rows = pd.DataFrame({"filename": names[:-1], "label": labels})
     rows.loc[len(rows)] = ["missing.png", "x"]
-    rows.to_csv(folder / "labels.csv", index=False)
-    table, left_out = study.scan(tmp_path, "(.+)")
-    assert {"NA", "01"} <= set(table["label"]) and len(table) == len(names) - 2
-    reasons = sorted(reason.partition(":")[0] for reason in left_out["reason"])
-    assert reasons == ["no label", "no label", "unreadable"]
-    shutil.copy(folder / "labels.csv", tmp_path)
+
+    def write(rows, folder):
+        path = folder / f"labels.{kind}"
+        if kind == "jsonl":
+            return rows.to_json(path, orient="records", lines=True)
+        return rows.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+
+    write(rows, folder)
+    table, left_out, _ = study.scan(tmp_path, "(.+)")
+    assert {"NA", "01", 'é, "b"', "Ab"} <= set(table["label"]) and len(table) == len(names) - 2
+    assert sorted(left_out["problem"]) == ["no label", "no label", "unreadable"]
+    assert left_out.set_index("problem")["detail"]["unreadable"].startswith("There is no file")
+    assert "ab" in set(study.scan(tmp_path, "(.+)", ignore_case=True)[0]["label"])
+    write(rows, tmp_path)
     with pytest.raises(study.DatasetError, match="Leave one"):
         study.scan(tmp_path, "(.+)")
-    (tmp_path / "labels.csv").unlink()
-    rows.rename(columns={"label": "text"}).to_csv(folder / "labels.csv", index=False)
+    (folder / f"labels.{kind}").unlink()
+    assert len(study.scan(tmp_path, "(.+)")[0]) == len(names) - 2  # found by their names alone
+    write(rows.rename(columns={"label": "text"}), tmp_path)
     with pytest.raises(study.DatasetError, match="columns filename and label"):
         study.scan(tmp_path, "(.+)")
+
+
+def test_lists_with_other_separators_or_mistakes(study, drawn, tmp_path):
+    folder = shutil.copytree(drawn, tmp_path / "images" / "a")
+    names = sorted(path.name for path in folder.iterdir())
+    for name in names[:2]:
+        (folder.parent / "b").mkdir(exist_ok=True)
+        shutil.copy(folder / names[2], folder.parent / "b" / name)
+    path = folder.parent / "Labels.CSV"
+
+    def scan(*lines):
+        path.write_text("\n".join(["filename;label", *lines]), encoding="utf-8-sig")
+        return study.scan(folder.parent, "(.+)")
+
+    table, left_out, _ = scan(*(f"a\\{name};l\u00a0 {number}" for number, name in enumerate(names)))
+    assert sorted(table["label"]) == sorted(f"l {number}" for number in range(2, len(names)))
+    problems = left_out["problem"].value_counts()  # two names stand twice, so nobody knows which is meant
+    assert problems["unreadable"] == 2 and problems["no label"] == 4
+    for lines, words in [
+        (["1.png;a;b"], "too many fields"),
+        (['1.png;"a', "2.png;b", '3.png;c"'], "line break"),
+        (["../../secret.png;a"], "not below"),
+    ]:
+        with pytest.raises(study.DatasetError, match=words):
+            scan(*lines)
+
+
+def test_colour_is_kept_where_grey_would_lose_the_text(study, tmp_path):
+    for number in range(12):
+        image = Image.new("RGB", (90, 30), (255, 0, 0))
+        image.paste((0, 130, 0), (10 + number, 8, 60, 22))  # as dark as the red
+        image.save(tmp_path / f"{number}.webp", lossless=True)
+    assert study.scan(tmp_path, "(.+)")[2].channels == 3
+    assert study.scan(tmp_path, "(.+)", colour=False)[2].channels == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "label", "expected"),
+    [
+        ((72, 24), "abcd", (48, 144, 1, 1)),
+        ((28, 28), "7", (48, 48, 1, 1)),
+        ((640, 480), "12-34", (96, 128, 1, 1)),
+        ((600, 50), "a line of text", (48, 576, 1, 1)),
+        ((2000, 40), "a long line of text", (32, 1536, 1, 1)),
+        ((90, 30), "aabbccddee12", (48, 172, 1, 170 / 144)),
+    ],
+)
+def test_the_shape_follows_from_images_and_labels(study, size, label, expected):
+    table = pd.DataFrame({"width": size[0], "height": size[1], "label": [label] * 5, "grey": 1.0})
+    shape = study.choose_shape(table, None)
+    assert shape[:3] == expected[:3] and shape.stretch == pytest.approx(expected[3], abs=0.01)
+    assert shape.frames >= 2.5 * study.frames_needed(label) - 1
+
+
+def test_check_lists_what_may_be_wrong(study):
+    left_out = pd.DataFrame({"problem": ["no label"] * 4, "path": [f"x/{n}.png" for n in range(4)]})
+    left_out.loc[4] = ["unreadable", "x/y.png"]
+    left_out["detail"] = [None] * 4 + ["why"]
+    labels = {"train": ["ab", "ab"], "validation": ["ac"], "test": ["acd"]}
+    parts = {
+        name: pd.DataFrame({"label": part, "path": [f"{name}{n}.png" for n in range(len(part))]})
+        for name, part in labels.items()
+    }
+    for part in parts.values():
+        part[["height", "width"]] = 50, 200
+    parts["validation"]["width"] = 1000
+    rows = study.check(left_out, parts, study.Shape(50, 200, 1, 1.0)).reset_index().set_index("problem")
+    assert rows.loc["no label"].tolist() == ["left out", 4, "0.png, 1.png, 2.png"]
+    assert rows.loc["unreadable"].tolist() == ["left out", 1, "y.png (why)"]
+    assert rows.loc["so wide that few rows are left"].tolist() == ["kept", 1, "validation0.png"]
+    assert rows.loc["'c' is in no training image"].tolist() == ["kept", 2, "validation0.png, test0.png"]
+    assert rows.loc["'d' occurs only once"].tolist() == ["kept", 1, "test0.png"]
 
 
 def test_scan_stops_where_there_is_too_little(study, drawn, tmp_path):
@@ -73,6 +188,10 @@ def test_scan_stops_where_there_is_too_little(study, drawn, tmp_path):
         study.scan(tmp_path, "(.+)")
     with pytest.raises(study.DatasetError, match=r"Only 0 of 30 .*no label"):
         study.scan(drawn, "never(.+)")
+    for path in drawn.iterdir():
+        shutil.copy(path, tmp_path / f"same_{path.name}")
+    with pytest.raises(study.DatasetError, match="All 30 images have the label 'same'"):
+        study.scan(tmp_path, "(same)")
 
 
 @pytest.mark.parametrize("split_by", ["image", "label"])
@@ -118,24 +237,33 @@ def test_labels_survive_the_way_to_numbers_and_back(study):
     assert [study.to_text(row, num_to_char) for row in numbers] == labels
 
 
+@pytest.fixture(scope="module")
+def shape(study):
+    return study.Shape(50, 200, 1, 1.0)
+
+
+@pytest.mark.parametrize("stretch", [1.0, 2.5])
 @pytest.mark.parametrize("size", [(50, 200), (24, 72), (100, 100), (1, 1), (900, 20), (20, 4000)])
-def test_preprocess_keeps_the_aspect_and_pads_with_the_mean(study, size):
-    images = np.random.default_rng(0).integers(0, 256, (2, *size, 1)).astype(np.uint8)
-    prepared = study.preprocess(tf.constant(images)).numpy()
-    assert prepared.shape == (2, study.WIDTH, study.HEIGHT, 1) and prepared.dtype == np.float32
-    height, width = study.fitted_size(*size).numpy()
-    assert (height, width) == (50, 200) or height == 50 or width == 200
+def test_preprocess_keeps_the_aspect_and_pads_with_the_mean(study, size, stretch):
+    shape = study.Shape(50, 200, 3, stretch)
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    prepared = study.preprocess(tf.constant(images), shape).numpy()
+    assert prepared.shape == (2, 200, 50, 3) and prepared.dtype == np.float32
+    height, width = study.fitted_size(*size, shape).numpy()
+    assert height == 50 or width == 200
+    if min(height, width) > 1:
+        assert width / height == pytest.approx(size[1] * stretch / size[0], rel=0.6 / min(height, width))
     if min(size) > 1:
         np.testing.assert_allclose(prepared[:, :width, :height].mean(axis=(1, 2, 3)), 0, atol=1e-3)
     assert (prepared[:, width:] == 0).all() and (prepared[:, :, height:] == 0).all()
-    edges = study.frame_edges(*size).numpy()
-    assert len(edges) == study.FRAMES + 1 and edges[0] == 0 and (np.diff(edges) >= 0).all()
+    edges = study.frame_edges(*size, shape).numpy()
+    assert len(edges) == shape.frames + 1 and edges[0] == 0 and (np.diff(edges) >= 0).all()
     assert edges[-1] == pytest.approx(size[1])
 
 
-def test_augmentation_changes_images_but_not_labels_or_readability(study, drawn):
+def test_augmentation_changes_images_but_not_labels_or_readability(study, shape, drawn):
     images = np.stack([np.asarray(Image.open(path))[..., None] for path in sorted(drawn.iterdir())])
-    prepared, labels = study.preprocess(images), tf.ones([30, 5], tf.int32)
+    prepared, labels = study.preprocess(images, shape), tf.ones([30, 5], tf.int32)
     changed, same = study.augment(prepared, labels)
     assert changed.shape == prepared.shape and (same.numpy() == labels.numpy()).all()
     assert np.isfinite(changed.numpy()).all()
@@ -144,34 +272,52 @@ def test_augmentation_changes_images_but_not_labels_or_readability(study, drawn)
     assert 0.67 < dark[1] / dark[0] < 1.5
 
 
-def test_only_the_training_part_is_shuffled_and_augmented(study, drawn):
-    table, _ = study.scan(drawn, "(.+)")
+def test_only_the_training_part_is_shuffled_and_augmented(study, shape, drawn):
+    table, _, _ = study.scan(drawn, "(.+)")
     numbers = {character: n for n, character in enumerate(study.ALPHABET, start=1)}
-    data = study.read_images(table, numbers, 5)
+    data = study.read_images(table, numbers, shape, 5)
     plain = study.make_batches(data, training=False)
     first, again = [np.concatenate([images for images, _ in plain.as_numpy_iterator()]) for _ in range(2)]
     np.testing.assert_array_equal(first, again)
-    expected = study.preprocess(study.open_image(table["path"][3])[None])[0]
+    expected = study.preprocess(study.open_image(table["path"][3])[None], shape)[0]
     np.testing.assert_array_equal(first[3], expected)
     one, two = study.make_batches(data, training=True).take(2).as_numpy_iterator()
-    assert one[0].shape == (study.BATCH_SIZE, study.WIDTH, study.HEIGHT, 1) == two[0].shape
+    assert one[0].shape == (study.BATCH_SIZE, 200, 50, 1) == two[0].shape
     assert (one[0] != two[0]).any() and one[1].dtype == np.int32
-    mixed = study.make_batches(data, True, study.draw_images(20, [3, 5], numbers, np.random.default_rng(0)))
-    _, labels = next(mixed.as_numpy_iterator())
+    short = study.draw_images(table.assign(label="abc"), numbers, shape, 5, 20, False, 0)
+    _, labels = next(study.make_batches(data, True, short, 0.5).as_numpy_iterator())
     assert 0 < (labels[:, 3] == 0).sum() < study.BATCH_SIZE
 
 
-def test_drawn_images_have_the_characters_and_lengths_that_are_asked_for(study):
-    numbers = {"a": 1, "é": 2}
-    data = study.draw_images(40, [1, 3], numbers, np.random.default_rng(0))
-    labels = np.stack([label for _, label in data.as_numpy_iterator()])
-    assert set(np.unique(labels)) == {0, 1, 2} and set((labels > 0).sum(axis=1)) == {1, 3}
-    assert next(data.as_numpy_iterator())[0].shape == (50, 200, 1)
+@pytest.mark.parametrize("varied", [False, True])
+def test_drawn_images_are_like_the_table_s(study, varied):
+    numbers = {"a": 1, "é": 2, "漢": 3, " ": 4}
+    rows = pd.DataFrame({"label": ["a", "漢 é"], "height": [30, 60], "width": [60, 300]})
+    shape = study.Shape(48, 256, 3, 1.0)
+    data = study.draw_images(rows, numbers, shape, 3, 40, varied, 0)
+    (images, labels), (again, _) = [
+        map(np.stack, zip(*data.as_numpy_iterator(), strict=True)) for _ in range(2)
+    ]
+    np.testing.assert_array_equal(images, again)
+    assert images.shape == (40, 256, 48, 3)
+    assert set(np.unique(labels[:, ::2])) == {0, 1, 2, 3}
+    widths = [int((image != 0).any(axis=(1, 2)).sum()) for image in images]
+    found = {(width, int((label > 0).sum())) for width, label in zip(widths, labels, strict=True)}
+    assert found == {(96, 1), (240, 3)} | ({(240, 1)} if varied else set())  # some varied ones are shorter
+    assert set(labels[(labels > 0).sum(axis=1) == 3][:, 1]) == {4}
+
+
+def test_resemblance_tells_the_default_look_from_others(study, shape, drawn):
+    numbers = {character: n for n, character in enumerate(study.ALPHABET, start=1)}
+    table, _, _ = study.scan(drawn, "(.+)")
+    real = study.read_images(table, numbers, shape, 5)
+    same, other = [study.draw_images(table, numbers, shape, 5, 30, varied, 0) for varied in (False, True)]
+    assert study.resemblance(real, same) > 0.8 and study.resemblance(other, same) < 0.4
 
 
 def test_exact_match_is_the_greedy_reading(study):
     frames = {"ab": [1, 1, 0, 2], "aab": [1, 0, 1, 2], "": [0, 0, 0, 0]}
-    logits = np.zeros((3, study.FRAMES, 3), np.float32)
+    logits = np.zeros((3, 50, 3), np.float32)
     logits[:, :, 0] = 5
     for row, classes in enumerate(frames.values()):
         logits[row, range(4), classes] = 9
@@ -207,21 +353,30 @@ def test_a_sure_and_wrong_network_gets_a_high_temperature(study):
     assert study.choose_temperature(logits[right], labels[right]) == 1
 
 
+def test_the_threshold_is_the_least_that_keeps_the_promise(study):
+    confidences = np.array([0.2, 0.9, 0.8, 0.5, 0.7])
+    assert study.choose_threshold(confidences, np.array([True, True, True, False, True])) == 0.7
+    assert study.choose_threshold(confidences, np.array([True, True, True, False, True]), 0.8) == 0.2
+    assert study.choose_threshold(confidences, np.array([True, False, True, True, True])) is None
+    assert study.choose_threshold(np.ones(4), np.array([True, True, False, True])) is None
+    assert study.choose_threshold(np.array([1, 1, 0.5]), np.array([True, True, False])) == 1
+
+
 @pytest.fixture(scope="module")
-def network(study):
+def network(study, shape):
     keras.utils.set_random_seed(0)
-    model = study.build_model(len(study.ALPHABET) + 1)
+    model = study.build_model(shape, len(study.ALPHABET) + 1)
     model.compile(loss=keras.losses.CTC(), metrics=[study.exact_match])
     return model
 
 
 def test_the_network_fits_the_contract(study, network):
-    assert network.output_shape == (None, study.FRAMES, 20) and network.count_params() < 250_000
+    assert network.output_shape == (None, 50, 20) and network.count_params() < 250_000
     kinds = [type(layer).__name__ for layer in network.layers]
     assert "Conv2D" in kinds and "Bidirectional" in kinds
     assert study.draw_architecture(network)
     fused = study.FusedBidirectional(next(x for x in network.layers if "Bidirectional" in type(x).__name__))
-    x = tf.random.stateless_normal([3, study.FRAMES, network.get_layer(fused.name).input.shape[-1]], (0, 1))
+    x = tf.random.stateless_normal([3, 50, network.get_layer(fused.name).input.shape[-1]], (0, 1))
     np.testing.assert_allclose(fused(x), network.get_layer(fused.name)(x), atol=1e-5)
 
 
@@ -229,14 +384,15 @@ def export(study, network, parent, characters=None):
     numbers = {c: n for n, c in enumerate(characters or study.ALPHABET, start=1)}
     new = parent / "unfinished_export"
     new.mkdir(parents=True)
-    study.export(network, 1.5, numbers, new)
+    shape, about = study.Shape(50, 200, 1, 1.0), {"alphabet": "".join(numbers)}
+    study.export(network, 1.5, numbers, shape, about, new)
     return new
 
 
-def test_the_export_reads_like_the_network_and_knows_no_cudnn(study, network, drawn, tmp_path):
+def test_the_export_reads_like_the_network_and_knows_no_cudnn(study, network, shape, drawn, tmp_path):
     new = export(study, network, tmp_path)
     images = np.stack([study.open_image(path) for path in sorted(drawn.iterdir())])
-    expected = tf.nn.softmax(network.predict(study.preprocess(images), verbose=0) / 1.5)
+    expected = tf.nn.softmax(network.predict(study.preprocess(images, shape), verbose=0) / 1.5)
     model = tf.saved_model.load(new / "ocr_model")
     np.testing.assert_allclose(model.serve(images), expected, atol=1e-4)
     np.testing.assert_allclose(model.columns(50, 200), np.arange(0, 201, 4))
@@ -271,17 +427,18 @@ def test_a_crash_while_swapping_leaves_one_whole_model(study, network, tmp_path,
         try:
             study.swap_in(new)
         except Crash:
-            alphabet = study.Recognizer(folder).alphabet
+            alphabet = study.Recognizer(folder).about["alphabet"]
             assert alphabet in (study.ALPHABET, study.ALPHABET[::-1])
     if new.exists():
         shutil.rmtree(new)
     study.swap_in(export(study, network, folder, "3" + study.ALPHABET[2:] + "2"))
-    assert study.Recognizer(folder).alphabet.startswith("34")
+    assert study.Recognizer(folder).about["alphabet"].startswith("34")
     assert sorted(p.name for p in folder.iterdir()) == ["app.py", "char_to_num", "num_to_char", "ocr_model"]
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
 def test_the_real_archive_has_each_image_once(study, tmp_path):
-    table, left_out = study.scan(study.fetch(str(ARCHIVE), tmp_path), "(.+)")
-    assert len(table) == 963 and set(left_out["reason"]) == {"copy of another file"}
+    table, left_out, shape = study.scan(study.fetch(str(ARCHIVE), tmp_path), "(.+)")
+    assert len(table) == 963 and set(left_out["problem"]) == {"copy of another file"}
+    assert shape == (50, 200, 1, 1.0)
     assert "".join(sorted(set("".join(table["label"])))) == study.ALPHABET

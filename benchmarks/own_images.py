@@ -1,0 +1,103 @@
+"""Other people's images: the notebook with no other parameters than `DATASET`, `LABEL_PATTERN` and the split.
+
+`python benchmarks/own_images.py` runs it, and the tutorial recipe on the same split, on two sets of real
+images and on one that it draws in siblings of the notebook's fonts; it goes on where it stopped, prints a
+table and writes `own_images.json`.
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import tutorial
+from PIL import Image, ImageDraw, ImageFont
+from runs import ARCHIVE, WORK, definitions, run, write
+
+WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
+SETS = {
+    "four of 32 characters, 72x24": {"DATASET": str(ARCHIVE.with_name("worqhat-72x24.zip"))},
+    "words of 3 to 10 letters, 200x60, words never seen": WORDS | {"SPLIT_BY": "label"},
+    "the same, random split": WORDS,
+    "1 to 12 characters with spaces and accents, mixed sizes": {"DATASET": str(WORK / "lines")},
+}
+
+
+def draw_lines(folder: Path, count: int = 1000) -> None:
+    """Draw lines of text in mixed sizes, listed in `labels.csv`."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    font_path = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif-Italic.ttf"
+    rows = []
+    for number in range(count):
+        letters = rng.choice(list("abcdefghijklmnoprstuvzàçéèêñöüß0123456789   "), rng.integers(1, 13))
+        text = " ".join("".join(letters).split()) or "a"
+        height = int(rng.integers(28, 72))
+        font = ImageFont.truetype(font_path, round(height * rng.uniform(0.5, 0.7)))
+        width = round(font.getlength(text) + height * rng.uniform(0.3, 2))
+        page = Image.new("L", (width, height), int(rng.integers(180, 256)))
+        place = (height * 0.15, height * rng.uniform(0.65, 0.75))
+        ImageDraw.Draw(page).text(place, text, int(rng.integers(0, 90)), font, anchor="ls")
+        page = page.rotate(rng.uniform(-2, 2), Image.Resampling.BICUBIC, fillcolor=page.getpixel((0, 0)))
+        noise = rng.normal(0, rng.uniform(0, 20), (height, width))
+        Image.fromarray(np.uint8(np.clip(page + noise, 0, 255))).save(folder / f"{number}.png")
+        rows.append((f"{number}.png", text))
+    pd.DataFrame(rows, columns=["filename", "label"]).to_csv(folder / "labels.csv", index=False)
+
+
+def read_with_tutorial(name: str, parameters: dict[str, str]) -> dict[str, float]:
+    """Train the tutorial recipe, early stopping off, on the notebook's split; return what it reaches."""
+    done = WORK / name / "tutorial.json"
+    if not done.exists():
+        study = definitions()
+        folder = study.fetch(parameters["DATASET"], WORK / "data")
+        table, _, _ = study.scan(folder, parameters.get("LABEL_PATTERN", study.LABEL_PATTERN))
+        parts = study.split(table, study.SEED, None, None, parameters.get("SPLIT_BY", "image"))
+        rows, texts = tutorial.train(parts, study.SEED, early_stopping=False)
+        labels = list(parts["test"]["label"])
+        match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
+        cer = study.character_error_rate(labels, texts)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.write_text(json.dumps({"exact_match": match, "cer": cer, "seconds": rows[-1][0]}))
+    return json.loads(done.read_text())
+
+
+def main() -> None:
+    """Run all sets."""
+    if not (WORK / "lines" / "labels.csv").exists():
+        draw_lines(WORK / "lines")
+    rows = []
+    for number, (name, parameters) in enumerate(SETS.items()):
+        results = run(f"own-{number}", **parameters)
+        metrics = results["metrics"]
+        rows.append(
+            {
+                "set": name,
+                "images": results["images"],
+                "test": results["split"]["test"],
+                "exact_match": metrics["exact_match"],
+                "interval": metrics["exact_match_interval"],
+                "cer": metrics["cer"],
+                "seconds": results["notebook_seconds"],
+                "tutorial": None,
+            }
+        )
+        print(
+            f"{name}: exact match {metrics['exact_match']:.2%}, CER {metrics['cer']:.2%}, "
+            f"{results['notebook_seconds']:.0f} s for the whole run",
+            flush=True,
+        )
+    write("own_images", {"sets": rows})
+    for number, (row, parameters) in enumerate(zip(rows, SETS.values(), strict=True)):
+        row["tutorial"] = peer = read_with_tutorial(f"own-{number}", parameters)
+        print(
+            f"{row['set']}, tutorial recipe: exact match {peer['exact_match']:.2%}, CER {peer['cer']:.2%}, "
+            f"{peer['seconds']:.0f} s of fit",
+            flush=True,
+        )
+        write("own_images", {"sets": rows})
+
+
+if __name__ == "__main__":
+    main()

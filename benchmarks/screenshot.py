@@ -1,0 +1,29 @@
+"""Take the readme's picture of the app: `python benchmarks/screenshot.py` writes `docs/images/demo.png`.
+
+It needs Chromium.
+"""
+
+import shutil
+
+from playwright.sync_api import expect, sync_playwright
+from runs import ROOT
+from serving import EXAMPLES, serve
+
+
+def main() -> None:
+    """Start the shipped app, read an example, fold open what the model saw."""
+    with serve() as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 700})
+        page.goto(address)
+        page.get_by_role("button", name="Read the text").wait_for()
+        page.locator("input[type=file]").first.set_input_files(EXAMPLES[0])
+        expect(page.locator("#text textarea")).to_have_value(EXAMPLES[0].stem)
+        page.get_by_text("What the model saw").click()
+        page.wait_for_timeout(1000)
+        page.screenshot(path=ROOT / "docs" / "images" / "demo.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

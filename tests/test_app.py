@@ -1,0 +1,103 @@
+"""The app beside its page: its API as the readme shows it, a fresh environment, images of no known kind."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import ocr
+import pytest
+from conftest import free_port, running, serve
+from gradio_client import Client, handle_file
+from PIL import Image
+from runs import ROOT
+
+EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
+
+
+def test_the_readme_s_api_lines_run_as_they_stand(tmp_path):
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 7860)) == 0 or not shutil.which("curl"):
+            pytest.skip("port 7860 is taken, or there is no curl")
+    shutil.copy(EXAMPLE, tmp_path / "image.png")
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        archive.write(EXAMPLE, EXAMPLE.name)
+    readme = (ROOT / "readme.md").read_text(encoding="utf-8").partition("**Over HTTP**")[2]
+    python, shell = re.findall(r"  ```(?:python|bash)\n(.*?)  ```", readme, re.DOTALL)[:2]
+    python = re.sub("^  ", "", python, flags=re.MULTILINE) + "print(table)\n"
+    command = [sys.executable, str(ROOT / "demo_app" / "app.py")]
+    with running(command, 7860, tmp_path / "app.log", cwd=tmp_path):
+        one = subprocess.run([sys.executable, "-c", python], cwd=tmp_path, capture_output=True, text=True)
+        other = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True)
+    assert one.returncode == 0, one.stderr
+    assert one.stdout.count(EXAMPLE.stem) == 4  # the answer, and in the table two texts and the zip's file
+    assert one.stdout.count("yes") == 2 and "image.png" in one.stdout
+    answer = json.loads(other.stdout)["data"][0]
+    assert answer["text"] == EXAMPLE.stem and answer["sure"] is True
+    assert [part["text"] for part in answer["characters"]] == list(EXAMPLE.stem)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="another user needs root")
+def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_path_factory):
+    """In a new environment with nothing but its requirements, below a proxy's path."""
+    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    folder.chmod(0o755)
+    try:
+        ignore = shutil.ignore_patterns("__pycache__")
+        app = shutil.copytree(ROOT / "demo_app", folder / "copy", ignore=ignore)
+        venv.create(folder / "venv", with_pip=True)
+        python = folder / "venv" / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", app / "requirements.txt"], check=True)
+        for path in [app, *app.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        port = free_port()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GRADIO_SERVER_PORT": str(port),
+            "GRADIO_ROOT_PATH": "/ocr",
+        }
+        command = [str(python), str(app / "app.py")]
+        log = tmp_path_factory.mktemp("log") / "app.log"
+        with running(command, port, log, cwd="/", env=environment, user=65534, group=65534, extra_groups=[]):
+            answer = Client(f"http://127.0.0.1:{port}", verbose=False).predict(
+                handle_file(EXAMPLE), api_name="/predict"
+            )
+        assert answer["text"] == EXAMPLE.stem
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_images_of_no_known_kind_are_hardly_ever_called_sure(study):
+    """Noise, clouds, one colour, and texts of letters that the model doesn't know, in two looks."""
+    rng = np.random.default_rng(0)
+    foreign = list("αβγδζηθλμξπσφψωЖДЩЯЮЭФБГЛhijkloqrsuvzAEGHKMNRT019")
+    images = []
+    for _ in range(150):
+        text = "".join(rng.choice(foreign, rng.integers(3, 7)))
+        coarse = rng.integers(0, 256, (int(rng.integers(3, 12)), int(rng.integers(6, 30)))).astype(np.uint8)
+        images += [
+            rng.integers(0, 256, (50, 200)).astype(np.uint8),
+            np.asarray(Image.fromarray(coarse).resize((400, 100), Image.Resampling.BICUBIC)),
+            np.full((50, 200), int(rng.integers(256)), np.uint8),
+            study.render(text, rng),
+            study.render_varied(text, rng, 200, 50),
+        ]
+    readings = ocr.Recognizer().read_batch(images)
+    assert sum(reading.sure for reading in readings) <= 0.01 * len(readings)
+
+
+def test_a_damaged_archive_and_no_files_get_sentences(tmp_path):
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 no archive")
+    with serve(ROOT / "demo_app" / "app.py", tmp_path) as address:
+        client = Client(address, verbose=False)
+        table, _ = client.predict([handle_file(tmp_path / "bad.zip")], api_name="/read_many")
+        with pytest.raises(Exception, match="no files yet"):
+            client.predict([], api_name="/read_many")
+    assert table["data"][0][0] == "bad.zip" and "not an image" in table["data"][0][4]
