@@ -71,8 +71,8 @@ class Reading:
     Attributes:
         text: The most probable text; empty where the network sees none.
         confidence: Calibrated probability of that whole text, 0 to 1.
-        sure: Whether the confidence reaches the model's threshold: from it on, at least 99.9% of the
-            readings of changed validation images were right. Never for an empty text.
+        sure: Whether the text is as long as the data set's are, and the confidence reaches the model's
+            threshold: from it on, at least 99.9% of the readings of changed validation images were right.
         characters: The characters of `text`, in its order.
         frames: float32 (frames, classes), softmax outputs from left to right; class 0 is the blank.
     """
@@ -443,7 +443,9 @@ class Recognizer:
                 )
             text = self._text(labels[row])
             confidence, threshold = float(confidences[row]), self.about["threshold"]
-            sure = text != "" and threshold is not None and confidence >= threshold
+            shortest, longest = self.about["lengths"]
+            is_usual = shortest <= len(text) <= longest
+            sure = is_usual and threshold is not None and confidence >= threshold
             readings.append(Reading(text, confidence, sure, tuple(characters), frames[row]))
         return readings
 
