@@ -489,8 +489,9 @@ def main() -> int:
                 tqdm.write(f"{file}: {reading}", file=sys.stderr)
                 row = [file, "", "", "", reading]
             else:
-                tqdm.write(f"{file}\t{reading.text}\t{reading.confidence:.4f}")
-                row = [file, reading.text, f"{reading.confidence:.4f}", reading.sure, ""]
+                sure = "yes" if reading.sure else "no"
+                row = [file, reading.text, f"{reading.confidence:.4f}", sure, ""]
+                tqdm.write(f"{file}\t{reading.text}\t{reading.confidence:.4f}\tsure: {sure}")
             if rows:
                 rows.writerow(row)
     return 1 if failed else 0

@@ -1,7 +1,8 @@
 """Keep the outputs of an executed notebook: `python docs/publish.py EXECUTED.ipynb`.
 
 The outputs go into `study.ipynb`, without the cell that set the parameters, and the table of the
-notebook's conclusion goes into `readme.md` and `demo_app/README.md`.
+notebook's conclusion goes into `readme.md` and `demo_app/README.md`: if the run was on the default data set,
+which these pages speak of, and wrote to the default folders.
 """
 
 import re
@@ -11,14 +12,17 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).parent.parent
+DEFAULT = "captcha-version-2-images"
 TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
 
 
 def publish(executed: Path) -> None:
     """Copy outputs and table from an executed notebook."""
     book = nbformat.read(executed, as_version=4)
-    if {"OUTPUT", "REPORT"} & set(book.metadata.papermill.parameters):
-        print("The run wrote elsewhere, so study.ipynb and the pages stay as they are.")
+    parameters = book.metadata.papermill.parameters
+    is_default = Path(parameters.get("DATASET", DEFAULT)).stem == DEFAULT
+    if not is_default or {"OUTPUT", "REPORT"} & set(parameters):
+        print(f"{executed} is the notebook with its outputs; study.ipynb and the pages stay as they are.")
         return
     book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     book.metadata.pop("papermill", None)

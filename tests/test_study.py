@@ -354,12 +354,16 @@ def test_a_sure_and_wrong_network_gets_a_high_temperature(study):
 
 
 def test_the_threshold_is_the_least_that_keeps_the_promise(study):
-    confidences = np.array([0.2, 0.9, 0.8, 0.5, 0.7])
-    assert study.choose_threshold(confidences, np.array([True, True, True, False, True])) == 0.7
-    assert study.choose_threshold(confidences, np.array([True, True, True, False, True]), 0.8) == 0.2
-    assert study.choose_threshold(confidences, np.array([True, False, True, True, True])) is None
-    assert study.choose_threshold(np.ones(4), np.array([True, True, False, True])) is None
-    assert study.choose_threshold(np.array([1, 1, 0.5]), np.array([True, True, False])) == 1
+    def choose(confidences, right, **options):
+        return study.choose_threshold(np.array(confidences), np.array(right, bool), **{"least": 1} | options)
+
+    confidences, right = [0.2, 0.9, 0.8, 0.5, 0.7], [1, 1, 1, 0, 1]
+    assert choose(confidences, right) == 0.7
+    assert choose(confidences, right, precision=0.8) == 0.2
+    assert choose(confidences, right, least=4) is None
+    assert choose(confidences, [1, 0, 1, 1, 1]) is None
+    assert choose([1, 1, 1, 1], [1, 1, 0, 1]) is None
+    assert choose([1, 1, 0.5], [1, 1, 0]) == 1
 
 
 @pytest.fixture(scope="module")
