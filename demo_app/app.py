@@ -6,9 +6,11 @@ import csv
 import html
 import io
 import os
+import signal
+import sys
 import tempfile
+import time
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +44,17 @@ MAX_FILES = 10_000
 LIMITS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # white is readable on each
 KEEP_SECONDS = 3600  # until an upload is deleted
 MAX_FILE_BYTES = 20_000_000
+MAX_SECONDS = 300
+NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
 NAME_EXAMPLES = """() => document.querySelectorAll("button.gallery-item").forEach(
     (button, position) => {button.ariaLabel = `Example ${position + 1}`})"""
 COLUMNS = ["file", "text", "confidence", "sure", "error"]
+
+
+def literal(text: str) -> str:
+    """Show a text in Markdown as it stands, whatever punctuation it has."""
+    shown = "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text)
+    return f"<code>{shown}</code>"
 
 
 def describe(about: dict) -> str:
@@ -52,11 +62,11 @@ def describe(about: dict) -> str:
     shortest, longest = about["lengths"]
     length = str(longest) if shortest == longest else f"{shortest} to {longest}"
     alphabet = about["alphabet"]
-    shown = f"<code>{html.escape(alphabet)}</code>" if len(alphabet) <= 80 else f"{len(alphabet):,}"
+    shown = literal(alphabet) if len(alphabet) <= 80 else f"{len(alphabet):,}"
     low, high = about["exact_match_interval"]
     return (
         f"Reads one line of {length} characters out of {shown}, "
-        f"in images like those of {html.escape(about['dataset'])}. Of {about['split']['test']:,} of these "
+        f"in images like those of {literal(about['dataset'])}. Of {about['split']['test']:,} of these "
         f"that it had never seen, it read {about['exact_match']:.1%} without a mistake "
         f"(95% interval {low:.1%} to {high:.1%}; {about['date']})."
     )
@@ -67,13 +77,13 @@ def tell_all(about: dict) -> str:
     split, (low, high) = about["split"], about["exact_match_interval"]
     threshold = about["threshold"]
     rows = {
-        "Trained on": f"{split['train']:,} labelled images of {html.escape(about['dataset'])}",
+        "Trained on": f"{split['train']:,} labelled images of {literal(about['dataset'])}",
         "Chosen on": f"{split['validation']:,} others",
         "Measured on": f"{split['test']:,} others, split by {about['split_by']}",
         "Read without a mistake": f"{about['exact_match']:.2%}, 95% interval {low:.1%} to {high:.1%}",
         "Character error rate": f"{about['cer']:.2%}",
         "Called sure": "never" if threshold is None else f"from a confidence of {threshold:.1%} on",
-        "Characters": f"<code>{html.escape(about['alphabet']).replace('|', '&#124;')}</code>",
+        "Characters": literal(about["alphabet"]),
         "Date": about["date"],
         "Not for": "photographs, documents, other alphabets, or getting round the protection of live sites",
     }
@@ -91,7 +101,7 @@ def judge(reading: Reading, recognizer: Recognizer) -> str:
     if not reading.text:
         return "**No text is seen** here. Is the image of the kind that the network was trained on?"
     others = "".join(
-        f"<li><code>{html.escape(text) or 'no text'}</code> {probability:.1%}</li>"
+        f"<li>{literal(text) if text else 'no text'} {probability:.1%}</li>"
         for text, probability in recognizer.alternatives(reading)
     )
     return (
@@ -112,7 +122,9 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
     scale = 600 / pixels.shape[1]
     height = min(max(round(pixels.shape[0] * scale), 20), 300)
     file = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).resize((600, height)).save(file, "PNG")
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).resize((600, height)).save(
+        file, "PNG"
+    )
     edges = margin + recognizer.frame_edges(*pixels.shape[:2]) * scale
     likely = np.flatnonzero(reading.frames.max(axis=0) >= 0.05)
     likely = sorted(likely[np.argsort(-reading.frames.max(axis=0)[likely])][:15])
@@ -137,30 +149,36 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
     return f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def open_files(paths: list[str]) -> Iterator[tuple[str, str | bytes]]:
-    """Give the name and the source of each image; those in zip archives as bytes."""
+def open_files(paths: list[str]) -> Iterator[tuple[str, str | bytes | ImageError]]:
+    """Give the name and the source of each image, those in zip archives as bytes; or why there is none."""
     for path in map(Path, paths):
         if path.suffix.lower() != ".zip":
             yield path.name, str(path)
             continue
+        is_empty = True
         try:
             with zipfile.ZipFile(path) as archive:
                 for member in archive.infolist():
-                    if not member.filename.lower().endswith(SUFFIXES) or "__MACOSX" in member.filename:
-                        continue
-                    with archive.open(member) as file:
-                        content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong
-                    yield member.filename, content if len(content) <= MAX_FILE_BYTES else b""
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-            OSError,
-            EOFError,
-        ) as error:
-            yield path.name, b""
-            gr.Warning(f"{path.name} can't be unpacked ({error}). Make the archive again.")
+                    if member.filename.lower().endswith(SUFFIXES) and "__MACOSX" not in member.filename:
+                        is_empty = False
+                        yield f"{path.name}/{member.filename}", unpack(archive, member)
+        except Exception as error:  # noqa: BLE001, a damaged archive makes zipfile raise almost anything
+            yield path.name, ImageError(f"The archive can't be unpacked ({error}). Make it again.")
+        else:
+            if is_empty:
+                yield path.name, ImageError(f"The archive holds no images ({', '.join(SUFFIXES)}).")
+
+
+def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageError:
+    """Unpack one file of an archive, or say why not."""
+    try:
+        with archive.open(member) as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong
+    except Exception as error:  # noqa: BLE001, see above
+        return ImageError(f"It can't be unpacked ({error}). Make the archive again.")
+    if len(content) > MAX_FILE_BYTES:
+        return ImageError(f"It is larger than {MAX_FILE_BYTES // 1_000_000} MB. Scale it down.")
+    return content
 
 
 def build(folder: Path) -> gr.Blocks:
@@ -171,17 +189,21 @@ def build(folder: Path) -> gr.Blocks:
     """
     recognizer = Recognizer(folder)
 
-    def read(image: str | None) -> Reading:
+    def read(image: str | None) -> tuple[np.ndarray, Reading]:
         if image is None:
-            sentence = "There is no image yet. Upload or paste one, or click on an example."
-            raise gr.Error(sentence, print_exception=False)
-        try:
-            return recognizer.read(image)
-        except ImageError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise ImageError(NO_IMAGE)
+        if not Path(image).exists():
+            raise ImageError("Uploads are deleted after an hour. Upload the image again.")
+        pixels = open_image(image, recognizer.channels)
+        return pixels, recognizer.read(pixels)
 
     def show(image: str | None) -> tuple:
-        reading = read(image)
+        if image is None:
+            return "", "", [], ""
+        try:
+            pixels, reading = read(image)
+        except ImageError as error:
+            return "", f"**{error}**", [], ""
         characters = [(part.text, f"{part.confidence:.0%}") for part in reading.characters]
         shades = {
             f"{part.confidence:.0%}": SHADES[bisect.bisect(LIMITS, part.confidence)]
@@ -191,15 +213,20 @@ def build(folder: Path) -> gr.Blocks:
             reading.text,
             judge(reading, recognizer),
             gr.HighlightedText(characters, color_map=shades),
-            draw_map(open_image(image, recognizer.channels), reading, recognizer),
+            draw_map(pixels, reading, recognizer),
         )
 
-    def show_or_clear(image: str | None) -> tuple:
-        return show(image) if image else ("", "", [], "")
+    def show_or_ask(image: str | None) -> tuple:
+        if image is None:
+            raise gr.Error(NO_IMAGE, print_exception=False)
+        return show(image)
 
     def predict(image: str | None) -> dict:
         """Read the text in one image."""
-        reading = read(image)
+        try:
+            _, reading = read(image)
+        except ImageError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         characters = [{"text": part.text, "confidence": part.confidence} for part in reading.characters]
         return {
             "text": reading.text,
@@ -212,14 +239,17 @@ def build(folder: Path) -> gr.Blocks:
         """Read the text in several images, or in those of zip archives."""
         if not files:
             raise gr.Error("There are no files yet. Upload images or a zip archive.", print_exception=False)
-        names, rows = [], []
+        names, rows, end = [], [], time.monotonic() + MAX_SECONDS
 
-        def sources() -> Iterator[str | bytes]:
+        def sources() -> Iterator[str | bytes | ImageError]:
             for name, source in open_files(files):
-                if len(names) == MAX_FILES:
-                    gr.Warning(f"Only the first {MAX_FILES:,} images are read. Upload the others afterwards.")
-                    return
                 names.append(name)
+                if len(names) > MAX_FILES or time.monotonic() > end:
+                    yield ImageError(
+                        f"This and what follows was not read: {MAX_FILES:,} images or "
+                        f"{MAX_SECONDS // 60} minutes are the most at once. Upload it by itself."
+                    )
+                    return
                 yield source
 
         for reading in recognizer.read_each(sources()):
@@ -229,7 +259,7 @@ def build(folder: Path) -> gr.Blocks:
             else:
                 sure = "yes" if reading.sure else "no"
                 rows.append([name, reading.text, f"{reading.confidence:.4f}", sure, ""])
-            progress((len(rows), None), desc="images")
+            progress((len(rows), None), unit="images")
         with tempfile.NamedTemporaryFile(
             "w",
             newline="",
@@ -252,7 +282,8 @@ def build(folder: Path) -> gr.Blocks:
                 # gr.Image would open the file with every plugin of Pillow; only open_image is to do it.
                 image.preprocess = lambda upload: upload and upload.path
                 button = gr.Button("Read the text", variant="primary")
-                examples = [str(p) for p in find_images(recognizer.folder) if p.parent.name == "Examples"]
+                folder = recognizer.folder / "Examples"
+                examples = [str(path) for path in find_images(folder)] if folder.is_dir() else []
                 if examples:
                     gr.Examples(examples, image, cache_examples=False, api_visibility="private")
             with gr.Column():
@@ -264,9 +295,10 @@ def build(folder: Path) -> gr.Blocks:
                 with gr.Accordion("What the model saw", open=False):
                     heat_map = gr.HTML(elem_id="map")
         with gr.Tab("Many images"):
+            label = f"Images, or zip archives of them: up to {MAX_FILES:,} images, 20 MB a file"
             kinds = [*SUFFIXES, ".zip"]
-            label = "Images, or zip archives of them"
             files = gr.File(label=label, file_count="multiple", file_types=kinds, elem_id="files")
+            files.preprocess = lambda uploads: uploads and [upload.path for upload in uploads]
             start = gr.Button("Read all", variant="primary")
             table = gr.Dataframe(headers=COLUMNS, label="Readings", interactive=False, wrap=True)
             download = gr.DownloadButton("Download the table as CSV", elem_id="csv")
@@ -275,8 +307,9 @@ def build(folder: Path) -> gr.Blocks:
         outputs = [text, verdict, characters, heat_map]
         # Gradio's examples are buttons with a picture and no name.
         page.load(None, js=NAME_EXAMPLES, api_visibility="private")
-        image.change(show_or_clear, image, outputs, api_visibility="private", show_progress="minimal")
-        button.click(show, image, outputs, api_visibility="private")
+        image.change(show, image, outputs, api_visibility="private", show_progress="minimal")
+        button.click(show_or_ask, image, outputs, api_visibility="private")
+        files.change(lambda: (None, None), None, [table, download], api_visibility="private")
         start.click(read_many, files, [table, download], api_name="read_many")
         answer = gr.JSON(visible=False)
         gr.Button(visible=False).click(predict, image, answer, api_name="predict")
@@ -284,4 +317,5 @@ def build(folder: Path) -> gr.Blocks:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted
     build(HERE).launch(ssr_mode=False, max_file_size=MAX_FILE_BYTES, **LOOK)

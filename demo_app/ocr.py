@@ -364,8 +364,8 @@ class Recognizer:
             readings.append(reading)
         return readings
 
-    def read_each(self, images: Iterable[ImageSource]) -> Iterator[Reading | ImageError]:
-        """Read many images, of any sizes, in their order, some at a time.
+    def read_each(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Reading | ImageError]:
+        """Read many images, of any sizes, in their order, some at a time; an error among them is passed on.
 
         Yields:
             A reading, or the error where an image can't be opened.
@@ -373,6 +373,8 @@ class Recognizer:
         results, pixels = [], 0
         for image in images:
             try:
+                if isinstance(image, ImageError):
+                    raise image
                 results.append(open_image(image, self.channels))
                 pixels += results[-1].size
             except ImageError as error:

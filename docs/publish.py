@@ -2,7 +2,7 @@
 
 The outputs go into `study.ipynb`, without the cell that set the parameters, and the table of the
 notebook's conclusion goes into `readme.md` and `demo_app/README.md`: if the run was on the default data set,
-which these pages speak of, and wrote to the default folders.
+which these pages speak of, with the default parameters.
 """
 
 import re
@@ -21,7 +21,7 @@ def publish(executed: Path) -> None:
     book = nbformat.read(executed, as_version=4)
     parameters = book.metadata.papermill.parameters
     is_default = Path(parameters.get("DATASET", DEFAULT)).stem == DEFAULT
-    if not is_default or {"OUTPUT", "REPORT"} & set(parameters):
+    if not is_default or not set(parameters) <= {"DATASET", "EXAMPLES"}:
         print(f"{executed} is the notebook with its outputs; study.ipynb and the pages stay as they are.")
         return
     book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]

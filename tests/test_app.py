@@ -11,6 +11,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import app
 import numpy as np
 import ocr
 import pytest
@@ -51,11 +52,11 @@ def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_pat
     folder.chmod(0o755)
     try:
         ignore = shutil.ignore_patterns("__pycache__")
-        app = shutil.copytree(ROOT / "demo_app", folder / "copy", ignore=ignore)
+        copy = shutil.copytree(ROOT / "demo_app", folder / "copy", ignore=ignore)
         venv.create(folder / "venv", with_pip=True)
         python = folder / "venv" / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", app / "requirements.txt"], check=True)
-        for path in [app, *app.rglob("*")]:
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", copy / "requirements.txt"], check=True)
+        for path in [copy, *copy.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         port = free_port()
         environment = {
@@ -63,7 +64,7 @@ def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_pat
             "GRADIO_SERVER_PORT": str(port),
             "GRADIO_ROOT_PATH": "/ocr",
         }
-        command = [str(python), str(app / "app.py")]
+        command = [str(python), str(copy / "app.py")]
         log = tmp_path_factory.mktemp("log") / "app.log"
         with running(command, port, log, cwd="/", env=environment, user=65534, group=65534, extra_groups=[]):
             answer = Client(f"http://127.0.0.1:{port}", verbose=False).predict(
@@ -93,11 +94,46 @@ def test_images_of_no_known_kind_are_hardly_ever_called_sure(study):
     assert sum(reading.sure for reading in readings) <= 0.01 * len(readings)
 
 
-def test_a_damaged_archive_and_no_files_get_sentences(tmp_path):
+def test_what_is_wrong_in_archives_becomes_rows_and_uploads_are_deleted(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR")  # which importing the app has set
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 no archive")
-    with serve(ROOT / "demo_app" / "app.py", tmp_path) as address:
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("readme.txt", "no image")
+    with zipfile.ZipFile(tmp_path / "mixed.zip", "w") as archive:
+        archive.writestr("large.png", bytes(21_000_000), zipfile.ZIP_DEFLATED)
+        archive.writestr("broken.png", EXAMPLE.read_bytes())
+        archive.write(EXAMPLE, "right.png")
+    content = (tmp_path / "mixed.zip").read_bytes()
+    place = content.index(EXAMPLE.read_bytes()) + 100
+    (tmp_path / "mixed.zip").write_bytes(content[:place] + b"oops" + content[place + 4 :])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with serve(ROOT / "demo_app" / "app.py", tmp_path, TMPDIR=str(scratch)) as address:
         client = Client(address, verbose=False)
-        table, _ = client.predict([handle_file(tmp_path / "bad.zip")], api_name="/read_many")
+        files = [handle_file(tmp_path / f"{name}.zip") for name in ("bad", "empty", "mixed")]
+        table, _ = client.predict(files, api_name="/read_many")
         with pytest.raises(Exception, match="no files yet"):
             client.predict([], api_name="/read_many")
-    assert table["data"][0][0] == "bad.zip" and "not an image" in table["data"][0][4]
+        with pytest.raises(Exception, match="no image yet"):
+            client.predict(None, api_name="/predict")
+        assert any(scratch.rglob("*.zip"))
+    assert not any(scratch.rglob("*.zip"))
+    rows = {row[0]: row for row in table["data"]}
+    for name, words in [
+        ("bad.zip", "can't be unpacked"),
+        ("empty.zip", "no images"),
+        ("mixed.zip/large.png", "larger than 20 MB"),
+        ("mixed.zip/broken.png", "can't be unpacked"),
+    ]:
+        assert words in rows[name][4]
+    assert rows["mixed.zip/right.png"][1:] == [EXAMPLE.stem, rows["mixed.zip/right.png"][2], "yes", ""]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (7, 1, 1)])
+def test_the_map_can_be_drawn_of_any_image(shape):
+    recognizer, pixels = ocr.Recognizer(), np.zeros(shape, np.uint8)
+    assert app.draw_map(pixels, recognizer.read(pixels), recognizer).startswith("<svg")
+
+
+def test_punctuation_is_shown_as_it_stands():
+    assert app.literal("a*b|<c>_`d") == "<code>a&#42;b&#124;&#60;c&#62;&#95;&#96;d</code>"
