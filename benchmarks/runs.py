@@ -1,4 +1,4 @@
-"""What the benchmarks and the tests need of study.ipynb: its functions, and runs with other parameters."""
+"""What benchmarks and tests share: the notebook's functions, runs with other parameters, a served app."""
 
 import contextlib
 import hashlib
@@ -6,8 +6,12 @@ import json
 import linecache
 import os
 import platform
+import socket
+import subprocess
 import sys
+import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,42 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
         out = folder / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
     return json.loads((report / "results.json").read_text(encoding="utf-8"))
+
+
+def free_port() -> int:
+    """Find a port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int, log: Path, **options: Any) -> Iterator[None]:  # noqa: ANN401, Popen's
+    """Start a server, wait until it listens on its port of 127.0.0.1, stop it at the end."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        else:
+            raise RuntimeError(f"{command} did not start:\n{log.read_text()}")
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def serve(app: Path, cwd: Path, **environment: str) -> Iterator[str]:
+    """Start a copy of the app and give its address."""
+    port = free_port()
+    environment |= {"GRADIO_SERVER_PORT": str(port)}
+    command = [sys.executable, str(app)]
+    with running(command, port, Path(cwd, "app.log"), cwd=cwd, env=os.environ | environment):
+        yield f"http://127.0.0.1:{port}"
 
 
 def machine() -> dict[str, Any]:

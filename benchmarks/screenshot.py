@@ -6,13 +6,14 @@ It needs Chromium.
 import shutil
 
 from playwright.sync_api import expect, sync_playwright
-from runs import ROOT
-from serving import EXAMPLES, serve
+from runs import ROOT, WORK, serve
+from serving import APP, EXAMPLES
 
 
 def main() -> None:
     """Start the shipped app, read an example, fold open what the model saw."""
-    with serve() as address, sync_playwright() as playwright:
+    WORK.mkdir(parents=True, exist_ok=True)
+    with serve(APP, WORK) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         page.goto(address)

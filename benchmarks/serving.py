@@ -4,21 +4,18 @@
 only imports its packages, uploads and reads its examples over plain HTTP, prints and writes `serving.json`.
 """
 
-import contextlib
 import io
-import os
-import socket
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
-from runs import ROOT, definitions, write
+from runs import ROOT, WORK, definitions, serve, write
 
+APP = ROOT / "demo_app" / "app.py"
 EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
 CLIENTS, SECONDS = 16, 20
 
@@ -75,38 +72,18 @@ def measure(address: str) -> dict[str, float]:
     }
 
 
-@contextlib.contextmanager
-def serve() -> Iterator[str]:
-    """Start the app, wait until it answers, give its address, stop it at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    environment = os.environ | {"GRADIO_SERVER_PORT": address.rpartition(":")[2]}
-    command = [sys.executable, str(ROOT / "demo_app" / "app.py")]
-    app = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(1000):
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(address, timeout=5)
-                break
-            time.sleep(0.05)
-        yield address
-    finally:
-        app.terminate()
-        app.wait()
-
-
 def main() -> None:
     """Measure, print and write."""
+    WORK.mkdir(parents=True, exist_ok=True)
     imports, starts = [], []
     for _ in range(3):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import tensorflow, gradio"], check=True, capture_output=True)
         imports.append(time.perf_counter() - start)
         start = time.perf_counter()
-        with serve():
+        with serve(APP, WORK):
             starts.append(time.perf_counter() - start)
-    with serve() as address:
+    with serve(APP, WORK) as address:
         results = measure(address)
     results["start_seconds"] = float(np.median(starts))
     results["start_ratio_to_imports"] = float(np.median(starts) / np.median(imports))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from ocr import SUFFIXES, ImageError, Reading, Recognizer, find_images, open_image
+from ocr import COLUMNS, SUFFIXES, ImageError, Reading, Recognizer, as_row, find_images, open_image
 from PIL import Image
 
 # Uploads of this process. Gradio's usual folders may belong to another user or not be writable.
@@ -48,7 +48,6 @@ MAX_SECONDS = 300
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
 NAME_EXAMPLES = """() => document.querySelectorAll("button.gallery-item").forEach(
     (button, position) => {button.ariaLabel = `Example ${position + 1}`})"""
-COLUMNS = ["file", "text", "confidence", "sure", "error"]
 
 
 def literal(text: str) -> str:
@@ -253,12 +252,7 @@ def build(folder: Path) -> gr.Blocks:
                 yield source
 
         for reading in recognizer.read_each(sources()):
-            name = names[len(rows)]
-            if isinstance(reading, ImageError):
-                rows.append([name, "", "", "", str(reading)])
-            else:
-                sure = "yes" if reading.sure else "no"
-                rows.append([name, reading.text, f"{reading.confidence:.4f}", sure, ""])
+            rows.append(as_row(names[len(rows)], reading))
             progress((len(rows), None), unit="images")
         with tempfile.NamedTemporaryFile(
             "w",

@@ -34,6 +34,7 @@ BATCH = 64  # images per call of the network, or fewer
 AHEAD = 256  # images to open before those of one size go to the network together
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 BEAM_WIDTH = 16
+COLUMNS = ["file", "text", "confidence", "sure", "error"]
 BLANK = 0  # the class for "no character here"; characters start at 1
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
@@ -459,6 +460,13 @@ def find_images(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
 
 
+def as_row(name: str, reading: Reading | ImageError) -> list[str]:
+    """Make the row of a reading, or of why there is none, for a table with `COLUMNS`."""
+    if isinstance(reading, ImageError):
+        return [name, "", "", "", str(reading)]
+    return [name, reading.text, f"{reading.confidence:.4f}", "yes" if reading.sure else "no", ""]
+
+
 def main() -> int:
     """Read the images named on the command line; return 1 if one could not be read, else 0."""
     parser = argparse.ArgumentParser(description="Read the text in images.")
@@ -483,17 +491,15 @@ def main() -> int:
                 rows = csv.writer(stack.enter_context(arguments.csv.open("w", **options)))
             except OSError as error:
                 parser.error(f"{arguments.csv} can't be written: {error.strerror}")
-            rows.writerow(["file", "text", "confidence", "sure", "error"])
+            rows.writerow(COLUMNS)
         pairs = zip(files, recognizer.read_each(files), strict=True)
         for file, reading in stack.enter_context(tqdm(pairs, total=len(files), unit="image")):
+            row = as_row(str(file), reading)
             if isinstance(reading, ImageError):
                 failed = True
                 tqdm.write(f"{file}: {reading}", file=sys.stderr)
-                row = [file, "", "", "", reading]
             else:
-                sure = "yes" if reading.sure else "no"
-                row = [file, reading.text, f"{reading.confidence:.4f}", sure, ""]
-                tqdm.write(f"{file}\t{reading.text}\t{reading.confidence:.4f}\tsure: {sure}")
+                tqdm.write(f"{file}\t{row[1]}\t{row[2]}\tsure: {row[3]}")
             if rows:
                 rows.writerow(row)
     return 1 if failed else 0

@@ -1,19 +1,13 @@
 """What several tests share: the notebook's functions, a model exported by a short run, a served app."""
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import papermill
 import pytest
-from runs import ROOT, definitions
+from runs import ROOT, definitions, serve
 
 
 @pytest.fixture(scope="session")
@@ -62,41 +56,6 @@ def short_run(study, tmp_path_factory):
     )
     assert tracked_files() == before
     return folder
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def running(command, port, log, **options):
-    """Start a server, wait until it listens on its port of 127.0.0.1, stop it at the end."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
-    try:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.2)
-        else:
-            raise RuntimeError(f"{command} did not start:\n{log.read_text()}")
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-@contextlib.contextmanager
-def serve(app, cwd, **environment):
-    """Start a copy of the app and give its address."""
-    port = free_port()
-    environment |= {"GRADIO_SERVER_PORT": str(port)}
-    command = [sys.executable, str(app)]
-    with running(command, port, Path(cwd, "app.log"), cwd=cwd, env=os.environ | environment):
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,9 @@ import app
 import numpy as np
 import ocr
 import pytest
-from conftest import free_port, running, serve
 from gradio_client import Client, handle_file
 from PIL import Image
-from runs import ROOT
+from runs import ROOT, free_port, running, serve
 
 EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
 

@@ -4,9 +4,8 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import free_port, running
 from IPython.core.interactiveshell import InteractiveShell
-from runs import ROOT
+from runs import ROOT, free_port, running
 
 
 class Shell(InteractiveShell):

@@ -17,11 +17,10 @@ import ocr
 import pandas as pd
 import papermill
 import pytest
-from conftest import serve
 from gradio_client import Client, handle_file
 from ocr import find_images
 from PIL import Image
-from runs import ROOT
+from runs import ROOT, serve
 
 
 def test_a_run_writes_all_it_promises(short_run):
