@@ -46,11 +46,10 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
     """Run the notebook into a folder under `WORK`, unless that was done already, and return its results.
 
     Args:
-        name: Of the folder, in one that is named after the notebook's code.
+        name: Of the run's folder.
         **parameters: Of the notebook, but the folders.
     """
-    digest = hashlib.sha256("".join("".join(cell["source"]) for _, cell in code()).encode()).hexdigest()
-    folder = WORK / digest[:12] / name
+    folder = run_folder(name)
     report = folder / "report"
     if not (report / "results.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +58,12 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
         out = folder / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
     return json.loads((report / "results.json").read_text(encoding="utf-8"))
+
+
+def run_folder(name: str) -> Path:
+    """Give the folder of a run of the notebook, in one that is named after the notebook's code."""
+    digest = hashlib.sha256("".join("".join(cell["source"]) for _, cell in code()).encode()).hexdigest()
+    return WORK / digest[:12] / name
 
 
 def free_port() -> int:

@@ -31,7 +31,14 @@ def test_a_run_writes_all_it_promises(short_run):
     examples = {path.name for path in (short_run / "demo_app" / "Examples").iterdir()}
     assert len(examples) == tested and examples < {path.name for path in (short_run / "images").iterdir()}
     figures = {path.stem for path in (short_run / "report" / "images").iterdir()}
-    assert figures == {"example_data", "architecture", "training_history", "label_errors", "predictions"}
+    assert figures == {
+        "example_data",
+        "architecture",
+        "training_history",
+        "model_selection",
+        "label_errors",
+        "predictions",
+    }
     results = json.loads((short_run / "report" / "results.json").read_text())
     assert results["dataset"] == "eighty.zip" and results["images"] == 80 and results["epochs"] == 2
     assert results["pretraining"]["images"] == 64 and sum(results["split"].values()) == 80
@@ -112,7 +119,7 @@ def test_a_killed_run_goes_on_where_it_was(study, tmp_path):
 
     def epochs():
         """Of the runs whose logs have a row, oldest first."""
-        logs = sorted(tmp_path.glob("work/runs/*/log.csv"), key=lambda path: path.parent.stat().st_ctime)
+        logs = sorted(tmp_path.glob("work/runs/**/log.csv"), key=lambda path: path.parent.stat().st_ctime)
         with contextlib.suppress(pd.errors.EmptyDataError):
             return [list(pd.read_csv(log)["epoch"].drop_duplicates()) for log in logs]
         return []
@@ -127,13 +134,18 @@ def test_a_killed_run_goes_on_where_it_was(study, tmp_path):
         process.wait()
     assert sorted(map(len, epochs()))[0] < 12, (tmp_path / "run.log").read_text()
     assert not (tmp_path / "app").exists()
+    path = sorted((tmp_path / "images").iterdir())[0]
+    elsewhere = path.rename(tmp_path / path.name)
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "The images or labels of images have changed since this run was stopped" in refused.stderr
+    elsewhere.rename(path)
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     text = "".join(
         output.get("text", "")
         for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells
         for output in cell.get("outputs", [])
     )
-    assert text.count("Going on with the run") == 2
+    assert text.count("epochs were done before") == 2
     assert "epoch   1/" not in text and "epoch  12/12" in text
     assert sorted(epochs()) == [list(range(8)), list(range(12))]
     assert json.loads((tmp_path / "report" / "results.json").read_text())["epochs"] == 12

@@ -1,14 +1,17 @@
 """The functions of study.ipynb, one by one."""
 
 import shutil
+import subprocess
+import sys
 
+import app
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
-from runs import ARCHIVE
+from runs import ARCHIVE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +372,7 @@ def test_the_threshold_is_the_least_that_keeps_the_promise(study):
 @pytest.fixture(scope="module")
 def network(study, shape):
     keras.utils.set_random_seed(0)
-    model = study.build_model(shape, len(study.ALPHABET) + 1)
+    model = study.build_model("bilstm", shape, len(study.ALPHABET) + 1)
     model.compile(loss=keras.losses.CTC(), metrics=[study.exact_match])
     return model
 
@@ -401,6 +404,127 @@ def test_the_export_reads_like_the_network_and_knows_no_cudnn(study, network, sh
     np.testing.assert_allclose(model.serve(images), expected, atol=1e-4)
     np.testing.assert_allclose(model.columns(50, 200), np.arange(0, 201, 4))
     assert b"Cudnn" not in (new / "ocr_model" / "saved_model.pb").read_bytes()
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+    """A file in the format of MobileNetV2's weights, where Keras looks for a downloaded one."""
+    weights = keras.applications.MobileNetV2((None, None, 3), include_top=False, weights=None)
+    (tmp_path / "models").mkdir()
+    weights.save_weights(tmp_path / "imagenet.weights.h5")
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    (tmp_path / "imagenet.weights.h5").rename(tmp_path / "models" / name)
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    return weights
+
+
+@pytest.mark.parametrize("architecture", ["bilstm", "cnn", "attention", "pretrained"])
+def test_every_architecture_is_exported_and_read_by_the_app(study, imagenet, drawn, tmp_path, architecture):
+    shape = study.Shape(48, 172, 3, 1.5)
+    model = study.build_model(architecture, shape, len(study.ALPHABET) + 1)
+    assert model.output_shape == (None, shape.frames, 20)
+    if architecture == "pretrained":
+        kernel = model.get_layer("backbone").get_layer("Conv1").get_weights()[0]
+        np.testing.assert_array_equal(kernel, imagenet.get_layer("Conv1").get_weights()[0])
+        study.freeze(model, True)
+        assert len(model.trainable_weights) == 4  # of the two last layers
+        study.freeze(model, False)
+        assert len(model.trainable_weights) > 4
+    about = {
+        "alphabet": study.ALPHABET,
+        "lengths": [5, 5],
+        "threshold": None,
+        "dataset": "drawn",
+        "split": {"train": 1, "validation": 1, "test": 1},
+        "split_by": "image",
+        "exact_match": 0.0,
+        "exact_match_interval": [0.0, 1.0],
+        "cer": 1.0,
+        "date": "2026-01-01",
+    }
+    (tmp_path / "app").mkdir()
+    numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
+    study.export(model, 1.0, numbers, shape, about, tmp_path / "app")
+    assert app.build(tmp_path / "app")
+    recognizer = study.Recognizer(tmp_path / "app")
+    images = [study.open_image(path, 3) for path in sorted(drawn.iterdir())[:4]]
+    expected = tf.nn.softmax(model.predict(study.preprocess(np.stack(images), shape), verbose=0))
+    for reading, frames in zip(recognizer.read_batch(images), expected, strict=True):
+        np.testing.assert_allclose(reading.frames, frames, atol=1e-4)
+
+
+def test_unknown_and_unreachable_architectures_end_in_a_sentence(study, shape, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"ARCHITECTURE is 'lstm'; set it to one of bilstm, cnn"):
+        study.build_model("lstm", shape, 20)
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(ConnectionError, match=r"MobileNetV2 can't be downloaded .* choose another"):
+        study.build_model("pretrained", shape, 20)
+
+
+def test_a_run_can_start_from_another_model(study, network, shape, tmp_path):
+    numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
+    folder = export(study, network, tmp_path)
+    images = tf.random.stateless_normal([2, 200, 50, 1], (0, 1))
+    model = study.build_model("bilstm", shape, 20)
+    assert set(study.take_weights(model, folder, numbers)) == {"taken"}
+    np.testing.assert_allclose(model(images), network(images), atol=1e-6)
+    network.save(tmp_path / "saved.keras")
+    for source in (folder, tmp_path / "saved.keras"):
+        other = study.build_model("bilstm", shape, 7)
+        fates = study.take_weights(other, source, {character: n for n, character in enumerate("abcdef", 1)})
+        assert fates.pop("logits").startswith("starts anew") and set(fates) == {"taken"}
+        np.testing.assert_array_equal(other.get_layer("conv_1").kernel, network.get_layer("conv_1").kernel)
+    fates = study.take_weights(study.build_model("cnn", shape, 20), folder, numbers)
+    assert fates["conv_4"] == "taken" and fates["along_1"].startswith("starts anew")
+    with pytest.raises(ValueError, match=r"START_FROM .*nowhere can't be used"):
+        study.take_weights(model, tmp_path / "nowhere", numbers)
+    (tmp_path / "bad.keras").write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"START_FROM .*bad.keras can't be used"):
+        study.take_weights(model, tmp_path / "bad.keras", numbers)
+
+
+def test_images_that_fill_the_memory_are_kept_on_disk(study, shape, drawn, tmp_path, monkeypatch):
+    table, _, _ = study.scan(drawn, "(.+)")
+    numbers = {character: n for n, character in enumerate(study.ALPHABET, start=1)}
+    expected = np.stack(
+        [image for image, _ in study.read_images(table, numbers, shape, 5).as_numpy_iterator()]
+    )
+    monkeypatch.setattr(study, "WORK", str(tmp_path))
+    monkeypatch.setattr(study, "MEMORY", 16 * 10 * expected[0].nbytes)
+    data = study.read_images(table, numbers, shape, 5)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.stack([image for image, _ in data.as_numpy_iterator()]), expected)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("images*")) >= expected.nbytes
+    images, _ = next(study.make_batches(data, True).as_numpy_iterator())
+    assert images.shape == (study.BATCH_SIZE, 200, 50, 1)
+    study.CACHES.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_devices_train_one_network(drawn, tmp_path):
+    """As several GPUs would; here a processor stands for both."""
+    subprocess.run([sys.executable, "-c", TWO_DEVICES, str(drawn), str(tmp_path)], check=True, cwd=ROOT)
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert len(log) == 2 and np.isfinite(log["loss"]).all()
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+sys.path[:0] = ["benchmarks", "demo_app"]
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from runs import definitions
+study = definitions()
+study.STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+table, _, shape = study.scan(study.Path(sys.argv[1]), "(.+)")
+numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
+data = study.read_images(table, numbers, shape, 5)
+model = study.build_model("bilstm", shape, 20)
+study.train(model, data, data, 2, study.Path(sys.argv[2], "run"))
+assert model.distribute_strategy.num_replicas_in_sync == 2
+"""
 
 
 class Crash(Exception):

@@ -1,0 +1,105 @@
+"""Faults while training: a run that is killed twenty times against runs that are not.
+
+`python benchmarks/faults.py` runs the notebook on the default data set, kills it with SIGKILL at random
+moments, while a checkpoint is written and while the export is swapped in, starts it again each time, and
+reads an image with the app's folder in between. It compares epochs and exact match with those of whole runs,
+two of which have the same seed, prints and writes `faults.json`.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+from ocr import Recognizer, find_images
+from runs import DATASET, ROOT, WORK, run, write
+
+KILLS = ["at random"] * 10 + ["in a checkpoint"] * 5 + ["in the export"] * 5
+FOLDER = WORK / "faults"
+COMMAND = [
+    *(
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        str(ROOT / "study.ipynb"),
+        str(FOLDER / "out.ipynb"),
+    ),
+    *("-p", "DATASET", DATASET, "-p", "OUTPUT", str(FOLDER / "app")),
+    *("-p", "REPORT", str(FOLDER / "report"), "-p", "WORK", str(FOLDER / "work")),
+]
+
+
+def newest(pattern: str) -> float:
+    """Return when the newest file below `FOLDER` that fits was changed, in seconds; 0 without any."""
+    times = [0.0]
+    for path in FOLDER.glob(pattern):
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:
+            continue  # it was replaced in between
+    return max(times)
+
+
+def start_and_kill(moment: str, rng: np.random.Generator) -> bool:
+    """Start the run and kill it at a moment; return whether it was still running then."""
+    watched = {"in a checkpoint": "work/runs/*/all/backup/**/*", "in the export": "app/*_export/**/*"}.get(
+        moment
+    )
+    before = newest(watched) if watched else 0.0
+    with (FOLDER / "run.log").open("a") as log:
+        process = subprocess.Popen(COMMAND, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+    if watched:
+        while process.poll() is None and newest(watched) == before:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.2))
+    else:
+        time.sleep(rng.uniform(10, 60))
+    was_running = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return was_running
+
+
+def main() -> None:
+    """Run, kill, compare."""
+    whole = [run(f"whole-{number}", SEED=seed) for number, seed in enumerate((42, 42, 1, 2))]
+    rng = np.random.default_rng(0)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.copytree(ROOT / "demo_app", FOLDER / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    (FOLDER / "work").mkdir()
+    for name in ("runs", "data"):  # what is drawn and fetched need not be done again
+        shutil.copytree(WORK / name, FOLDER / "work" / name)
+    for log in FOLDER.glob("work/runs/*/all"):
+        shutil.rmtree(log.parent)
+    example = find_images(ROOT / "demo_app" / "Examples")[0]
+    kills = []
+    for moment in KILLS:
+        was_running = start_and_kill(moment, rng)
+        text = Recognizer(FOLDER / "app").read(example).text
+        kills.append({"moment": moment, "was_running": was_running, "app_reads": text == example.stem})
+        print(kills[-1], flush=True)
+    subprocess.run(COMMAND, check=True, cwd=ROOT, capture_output=True)
+    results = pd.read_json(FOLDER / "report" / "results.json", typ="series")
+    log = next(FOLDER.glob("work/runs/*/all/log.csv"))
+    matches = [results["metrics"]["exact_match"] for results in whole]
+    content = {
+        "kills": kills,
+        "epochs": sorted(int(epoch) for epoch in pd.read_csv(log)["epoch"].unique()),
+        "exact_match": results["metrics"]["exact_match"],
+        "whole_runs": matches,
+        "whole_runs_epochs": [results["epochs"] for results in whole],
+        "same_seed_same_misread": whole[0]["metrics"]["misread"] == whole[1]["metrics"]["misread"],
+        "same_seed_confidences": [results["metrics"]["mean_confidence"] for results in whole[:2]],
+    }
+    for name, value in content.items():
+        print(name, value)
+    write("faults", content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Model selection: a grid over architectures and their settings, then the best of each with the whole recipe.
+
+`python benchmarks/model_selection.py` runs the notebook for every combination from random weights, briefly,
+then for each architecture's best one, by validation loss, with three seeds, with all labels and with 100. It
+goes on where it stopped, prints a table and writes `model_selection.json`, which the notebook shows.
+"""
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ocr import Recognizer, find_images
+from papermill.exceptions import PapermillExecutionError
+from runs import ROOT, definitions, run, run_folder, write
+
+ARCHITECTURES = ("bilstm", "cnn", "attention", "pretrained")
+SIZES, RATES, AUGMENTATIONS = (1.0, 1.5), (2e-3, 4e-3), (0.5, 1.0)
+BRIEF = {"PRETRAIN": 0, "EPOCHS": 12, "BATCH_SIZE": 16}
+SEEDS = (1, 2, 3)
+GOAL = 0.99
+
+
+def describe(results: dict[str, Any], wilson_interval: Any) -> dict[str, Any]:  # noqa: ANN401, the notebook's function
+    """Take what the comparison needs out of a run's results; matches and CER are of the validation part."""
+    metrics, count = results["metrics"], results["split"]["validation"]
+    match = metrics["val_exact_match"]
+    low, high = wilson_interval(round(match * count), count)
+    seconds = np.cumsum(results["history"]["seconds"])
+    reached = [s for s, m in zip(seconds, results["history"]["val_exact_match"], strict=True) if m >= GOAL]
+    drawn = results["pretraining"]["seconds"] if results["pretraining"] else 0
+    return {
+        "architecture": results["architecture"],
+        "size": results["size"],
+        "learning_rate": results["learning_rate"],
+        "augmentation": results["augmentation"],
+        "loss": metrics["loss"],
+        "val_loss": metrics["val_loss"],
+        "exact_match": match,
+        "low": low,
+        "high": high,
+        "cer": metrics["val_cer"],
+        "parameters": results["parameters"],
+        "seconds": round(drawn + float(reached[0]), 1) if reached else None,
+    }
+
+
+def time_reading(folders: list[Path]) -> list[float]:
+    """Measure the models in turns: milliseconds per image, median of five rounds over an app's examples."""
+    recognizers = [Recognizer(folder) for folder in folders]
+    images = [path.read_bytes() for path in find_images(ROOT / "demo_app" / "Examples")]
+    times = [[] for _ in folders]
+    for _ in range(6):
+        for recognizer, own in zip(recognizers, times, strict=True):
+            start = time.perf_counter()
+            for image in images:
+                recognizer.read(image)
+            own.append(1000 * (time.perf_counter() - start) / len(images))
+    return [float(np.median(own[1:])) for own in times]  # the first round warms up
+
+
+def main() -> None:
+    """Run the grid and the finalists."""
+    study = definitions()
+    screening, missing = [], {}
+    for architecture in ARCHITECTURES:
+        for size, rate, augmentation in itertools.product(SIZES, RATES, AUGMENTATIONS):
+            name = f"grid-{architecture}-{size}-{rate}-{augmentation}"
+            settings = {"SIZE": size, "LEARNING_RATE": rate, "AUGMENTATION": augmentation}
+            try:
+                results = run(name, ARCHITECTURE=architecture, **settings, **BRIEF)
+            except PapermillExecutionError as error:
+                if error.ename != "ConnectionError":
+                    raise
+                missing[architecture] = "its weights could not be downloaded"
+                print(f"{architecture}: {missing[architecture]}", flush=True)
+                break
+            screening.append(describe(results, study.wilson_interval))
+            print(screening[-1], flush=True)
+    finalists, folders = [], []
+    for architecture in (name for name in ARCHITECTURES if name not in missing):
+        best = min((r for r in screening if r["architecture"] == architecture), key=lambda r: r["val_loss"])
+        settings = {
+            key.upper(): best[key] for key in ("architecture", "size", "learning_rate", "augmentation")
+        }
+        for labels in (None, 100):
+            name = f"final-{architecture}-{labels}"
+            runs = [run(f"{name}-{seed}", SEED=seed, LABELS=labels, **settings) for seed in SEEDS]
+            rows = [describe(results, study.wilson_interval) for results in runs]
+            pooled = rows[0] | {
+                key: float(np.mean([row[key] for row in rows]))
+                for key in ("loss", "val_loss", "exact_match", "cer")
+            }
+            count = sum(results["split"]["validation"] for results in runs)
+            pooled["low"], pooled["high"] = study.wilson_interval(round(pooled["exact_match"] * count), count)
+            seconds = [row["seconds"] for row in rows]
+            pooled["seconds"] = None if None in seconds else float(np.median(seconds))
+            pooled["test_exact_match"] = float(np.mean([r["metrics"]["exact_match"] for r in runs]))
+            finalists.append({"labels": "all" if labels is None else str(labels)} | pooled)
+            folders.append(run_folder(f"{name}-{SEEDS[0]}") / "app")
+            print(finalists[-1], flush=True)
+    for row, milliseconds in zip(finalists, time_reading(folders), strict=True):
+        row["milliseconds"] = milliseconds
+    write(
+        "model_selection",
+        {"brief": BRIEF, "screening": screening, "finalists": finalists, "missing": missing},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A full disk and a read-only folder, on a small file system that is mounted for it."""
+
+import os
+import shutil
+import subprocess
+
+import keras
+import ocr
+import pandas as pd
+import pytest
+from runs import ROOT
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A folder on a file system of its own, and a function that mounts it anew with other options."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only the superuser may mount a file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def network(study):
+    keras.utils.set_random_seed(0)
+    return study.build_model("bilstm", study.Shape(50, 200, 1, 1.0), len(study.ALPHABET) + 1)
+
+
+def export(study, network, app):
+    """Export and swap in as the notebook does."""
+    new = app / "unfinished_export"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
+    study.export(network, 1.0, numbers, study.Shape(50, 200, 1, 1.0), {"alphabet": study.ALPHABET}, new)
+    study.swap_in(new)
+
+
+def copy_app(folder):
+    app = folder / "app"
+    app.mkdir()
+    for name in ("char_to_num", "num_to_char"):
+        shutil.copy(ROOT / "demo_app" / name, app)
+    shutil.copytree(ROOT / "demo_app" / "ocr_model", app / "ocr_model")
+    return app
+
+
+@pytest.mark.parametrize("left", [0, 400_000, 900_000, 1_400_000])
+def test_a_full_disk_leaves_the_old_model(study, network, disk, left):
+    """How much is left decides whether the export or its swap fails."""
+    folder, remount = disk
+    app = copy_app(folder)
+    example = next((ROOT / "demo_app" / "Examples").iterdir())
+    free = shutil.disk_usage(folder).free
+    (folder / "filler").write_bytes(bytes(max(0, free - left)))
+    with pytest.raises(Exception, match=r"(?i)no space|RESOURCE_EXHAUSTED|Errno 28"):
+        export(study, network, app)
+    assert ocr.Recognizer(app).read(example).text == example.stem
+    (folder / "filler").unlink()
+    remount("size=16m")
+    export(study, network, app)
+    assert "exact_match" not in ocr.Recognizer(app).about  # the new one
+
+
+def test_a_read_only_folder_leaves_the_old_model(study, network, disk):
+    folder, remount = disk
+    app = copy_app(folder)
+    remount("ro")
+    with pytest.raises(OSError, match="Read-only"):
+        export(study, network, app)
+    assert "exact_match" in ocr.Recognizer(app).about
+    remount("rw")
+
+
+def test_training_goes_on_after_the_disk_was_full(study, disk, tmp_path):
+    folder, remount = disk
+    table, _, shape = study.scan(study.draw_dataset(20, 0, tmp_path / "images"), "(.+)")
+    numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
+    data = study.read_images(table, numbers, shape, 5)
+
+    def train():
+        model = study.build_model("bilstm", shape, len(study.ALPHABET) + 1)
+        return study.train(model, data, data, 2, folder / "run")
+
+    with pytest.raises(Exception, match=r"(?i)no space|RESOURCE_EXHAUSTED|errno 28|unable to|failed"):
+        train()
+    remount("size=64m")
+    assert list(train()["epoch"]) == [0, 1]
+    assert len(pd.read_csv(folder / "run" / "log.csv")) >= 2
