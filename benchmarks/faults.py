@@ -15,8 +15,7 @@ import time
 
 import numpy as np
 import pandas as pd
-from ocr import Recognizer, find_images
-from runs import DATASET, ROOT, WORK, run, write
+from runs import DATASET, ROOT, WORK, definitions, run, write
 
 KILLS = ["at random"] * 10 + ["in a checkpoint"] * 5 + ["in the export"] * 5
 FOLDER = WORK / "faults"
@@ -67,6 +66,7 @@ def start_and_kill(moment: str, rng: np.random.Generator) -> bool:
 
 def main() -> None:
     """Run, kill, compare."""
+    study = definitions()
     whole = [run(f"whole-{number}", SEED=seed) for number, seed in enumerate((42, 42, 1, 2))]
     rng = np.random.default_rng(0)
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -76,11 +76,11 @@ def main() -> None:
         shutil.copytree(WORK / name, FOLDER / "work" / name)
     for log in FOLDER.glob("work/runs/*/all"):
         shutil.rmtree(log.parent)
-    example = find_images(ROOT / "demo_app" / "Examples")[0]
+    example = study.find_images(ROOT / "demo_app" / "Examples")[0]
     kills = []
     for moment in KILLS:
         was_running = start_and_kill(moment, rng)
-        text = Recognizer(FOLDER / "app").read(example).text
+        text = study.Recognizer(FOLDER / "app").read(example).text
         kills.append({"moment": moment, "was_running": was_running, "app_reads": text == example.stem})
         print(kills[-1], flush=True)
     subprocess.run(COMMAND, check=True, cwd=ROOT, capture_output=True)

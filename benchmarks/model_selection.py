@@ -8,10 +8,10 @@ goes on where it stopped, prints a table and writes `model_selection.json`, whic
 import itertools
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from ocr import Recognizer, find_images
 from papermill.exceptions import PapermillExecutionError
 from runs import ROOT, definitions, run, run_folder, write
 
@@ -22,11 +22,11 @@ SEEDS = (1, 2, 3)
 GOAL = 0.99
 
 
-def describe(results: dict[str, Any], wilson_interval: Any) -> dict[str, Any]:  # noqa: ANN401, the notebook's function
+def describe(study: ModuleType, results: dict[str, Any]) -> dict[str, Any]:
     """Take what the comparison needs out of a run's results; matches and CER are of the validation part."""
     metrics, count = results["metrics"], results["split"]["validation"]
     match = metrics["val_exact_match"]
-    low, high = wilson_interval(round(match * count), count)
+    low, high = study.wilson_interval(round(match * count), count)
     seconds = np.cumsum(results["history"]["seconds"])
     reached = [s for s, m in zip(seconds, results["history"]["val_exact_match"], strict=True) if m >= GOAL]
     drawn = results["pretraining"]["seconds"] if results["pretraining"] else 0
@@ -46,10 +46,10 @@ def describe(results: dict[str, Any], wilson_interval: Any) -> dict[str, Any]:  
     }
 
 
-def time_reading(folders: list[Path]) -> list[float]:
+def time_reading(study: ModuleType, folders: list[Path]) -> list[float]:
     """Measure the models in turns: milliseconds per image, median of five rounds over an app's examples."""
-    recognizers = [Recognizer(folder) for folder in folders]
-    images = [path.read_bytes() for path in find_images(ROOT / "demo_app" / "Examples")]
+    recognizers = [study.Recognizer(folder) for folder in folders]
+    images = [path.read_bytes() for path in study.find_images(ROOT / "demo_app" / "Examples")]
     times = [[] for _ in folders]
     for _ in range(6):
         for recognizer, own in zip(recognizers, times, strict=True):
@@ -76,7 +76,7 @@ def main() -> None:
                 missing[architecture] = "its weights could not be downloaded"
                 print(f"{architecture}: {missing[architecture]}", flush=True)
                 break
-            screening.append(describe(results, study.wilson_interval))
+            screening.append(describe(study, results))
             print(screening[-1], flush=True)
     finalists, folders = [], []
     for architecture in (name for name in ARCHITECTURES if name not in missing):
@@ -87,7 +87,7 @@ def main() -> None:
         for labels in (None, 100):
             name = f"final-{architecture}-{labels}"
             runs = [run(f"{name}-{seed}", SEED=seed, LABELS=labels, **settings) for seed in SEEDS]
-            rows = [describe(results, study.wilson_interval) for results in runs]
+            rows = [describe(study, results) for results in runs]
             pooled = rows[0] | {
                 key: float(np.mean([row[key] for row in rows]))
                 for key in ("loss", "val_loss", "exact_match", "cer")
@@ -100,7 +100,7 @@ def main() -> None:
             finalists.append({"labels": "all" if labels is None else str(labels)} | pooled)
             folders.append(run_folder(f"{name}-{SEEDS[0]}") / "app")
             print(finalists[-1], flush=True)
-    for row, milliseconds in zip(finalists, time_reading(folders), strict=True):
+    for row, milliseconds in zip(finalists, time_reading(study, folders), strict=True):
         row["milliseconds"] = milliseconds
     write(
         "model_selection",

@@ -411,9 +411,7 @@ def imagenet(tmp_path, monkeypatch):
     """A file in the format of MobileNetV2's weights, where Keras looks for a downloaded one."""
     weights = keras.applications.MobileNetV2((None, None, 3), include_top=False, weights=None)
     (tmp_path / "models").mkdir()
-    weights.save_weights(tmp_path / "imagenet.weights.h5")
-    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-    (tmp_path / "imagenet.weights.h5").rename(tmp_path / "models" / name)
+    weights.save(tmp_path / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5")
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
     return weights
 
