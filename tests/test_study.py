@@ -489,7 +489,7 @@ def test_images_that_fill_the_memory_are_kept_on_disk(study, shape, drawn, tmp_p
         [image for image, _ in study.read_images(table, numbers, shape, 5).as_numpy_iterator()]
     )
     monkeypatch.setattr(study, "WORK", str(tmp_path))
-    monkeypatch.setattr(study, "MEMORY", 16 * 10 * expected[0].nbytes)
+    monkeypatch.setattr(study, "MEMORY", 16 * 7 * expected[0].nbytes)
     data = study.read_images(table, numbers, shape, 5)
     for _ in range(2):
         np.testing.assert_array_equal(np.stack([image for image, _ in data.as_numpy_iterator()]), expected)
