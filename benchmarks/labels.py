@@ -4,28 +4,13 @@
 first draw; it goes on where it stopped, prints a table, writes `labels.json` and `docs/images/labels.png`.
 """
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import tutorial
-from runs import DATASET, ROOT, WORK, definitions, run, write
+from runs import ROOT, WORK, run, write
 
 SIZES = (100, 50, 25, 10)
 SEEDS = (1, 2, 3, 4, 5)
-
-
-def read_with_tutorial(size: int) -> float:
-    """Train the tutorial recipe, early stopping off, on the first draw; return exact match on the rest."""
-    done = WORK / f"tutorial-{size}.json"
-    if not done.exists():
-        study = definitions()
-        table, _, _ = study.scan(study.fetch(DATASET, WORK / "data"), study.LABEL_PATTERN)
-        parts = study.split(table, SEEDS[0], None, size, "image")
-        _, texts = tutorial.train(parts, SEEDS[0], early_stopping=False)
-        match = float(np.mean([a == b for a, b in zip(texts, parts["test"]["label"], strict=True)]))
-        done.write_text(json.dumps(match))
-    return json.loads(done.read_text())
 
 
 def main() -> None:
@@ -41,7 +26,7 @@ def main() -> None:
     for size, results in runs.items():
         matches = [result["metrics"]["exact_match"] for result in results]
         before = [result["pretraining"]["val_exact_match"] for result in results]
-        peer = read_with_tutorial(size)
+        peer = tutorial.measure(WORK / f"tutorial-{size}.json", SEED=SEEDS[0], LABELS=size)["exact_match"]
         rows.append(
             {
                 "labels": size,

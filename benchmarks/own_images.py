@@ -5,7 +5,6 @@ images and on one that it draws in siblings of the notebook's fonts; it goes on 
 table and writes `own_images.json`.
 """
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tutorial
 from PIL import Image, ImageDraw, ImageFont
-from runs import ARCHIVE, WORK, definitions, run, write
+from runs import ARCHIVE, WORK, run, write
 
 WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
 SETS = {
@@ -46,23 +45,6 @@ def draw_lines(folder: Path, count: int = 1000) -> None:
     pd.DataFrame(rows, columns=["filename", "label"]).to_csv(folder / "labels.csv", index=False)
 
 
-def read_with_tutorial(name: str, parameters: dict[str, str]) -> dict[str, float]:
-    """Train the tutorial recipe, early stopping off, on the notebook's split; return what it reaches."""
-    done = WORK / name / "tutorial.json"
-    if not done.exists():
-        study = definitions()
-        folder = study.fetch(parameters["DATASET"], WORK / "data")
-        table, _, _ = study.scan(folder, parameters.get("LABEL_PATTERN", study.LABEL_PATTERN))
-        parts = study.split(table, study.SEED, None, None, parameters.get("SPLIT_BY", "image"))
-        rows, texts = tutorial.train(parts, study.SEED, early_stopping=False)
-        labels = list(parts["test"]["label"])
-        match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
-        cer = study.character_error_rate(labels, texts)
-        done.parent.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps({"exact_match": match, "cer": cer, "seconds": rows[-1][0]}))
-    return json.loads(done.read_text())
-
-
 def main() -> None:
     """Run all sets."""
     if not (WORK / "lines" / "labels.csv").exists():
@@ -90,10 +72,10 @@ def main() -> None:
         )
     write("own_images", {"sets": rows})
     for number, (row, parameters) in enumerate(zip(rows, SETS.values(), strict=True)):
-        row["tutorial"] = peer = read_with_tutorial(f"own-{number}", parameters)
+        row["tutorial"] = peer = tutorial.measure(WORK / f"tutorial-own-{number}.json", **parameters)
         print(
             f"{row['set']}, tutorial recipe: exact match {peer['exact_match']:.2%}, CER {peer['cer']:.2%}, "
-            f"{peer['seconds']:.0f} s of fit",
+            f"{peer['epochs'][-1][0]:.0f} s of fit",
             flush=True,
         )
         write("own_images", {"sets": rows})

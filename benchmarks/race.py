@@ -5,12 +5,10 @@ early stopping and without, run in turns for three seeds. All learn from the tra
 validation part only stops the clock. It writes `race.json` and `docs/images/race.png`.
 """
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import tutorial
-from runs import DATASET, ROOT, WORK, definitions, run, write
+from runs import ROOT, WORK, run, write
 
 SEEDS = (1, 2, 3)
 GOAL = 0.99
@@ -19,18 +17,6 @@ GOAL = 0.99
 def seconds_to_goal(rows: list[tuple[float, float]]) -> float | None:
     """Find the seconds after which the goal was first reached; None if it never was."""
     return next((seconds for seconds, match in rows if match >= GOAL), None)
-
-
-def run_tutorial(seed: int, early_stopping: bool) -> list[tuple[float, float]]:
-    """Train the tutorial recipe, or fetch what it did: seconds and exact match after each epoch."""
-    done = WORK / f"race-tutorial-{seed}-{early_stopping}.json"
-    if not done.exists():
-        study = definitions()
-        table, _, _ = study.scan(study.fetch(DATASET, WORK / "data"), study.LABEL_PATTERN)
-        parts = study.split(table, seed, None, None, "image")
-        rows, _ = tutorial.train(parts, seed, early_stopping, GOAL)
-        done.write_text(json.dumps(rows))
-    return json.loads(done.read_text())
 
 
 def main() -> None:
@@ -42,8 +28,9 @@ def main() -> None:
         ]
         seconds = np.cumsum(history["seconds"]).tolist()
         rows["CustomOCR"].append(list(zip(seconds, history["val_exact_match"], strict=True)))
-        rows["tutorial recipe"].append(run_tutorial(seed, early_stopping=False))
-        rows["tutorial recipe, early stopping"].append(run_tutorial(seed, early_stopping=True))
+        for name, early_stopping in (("tutorial recipe", False), ("tutorial recipe, early stopping", True)):
+            done = WORK / f"race-tutorial-{seed}-{early_stopping}.json"
+            rows[name].append(tutorial.measure(done, early_stopping, GOAL, SEED=seed)["epochs"])
         print(
             f"seed {seed}, seconds:",
             {name: seconds_to_goal(runs[-1]) for name, runs in rows.items()},

@@ -4,7 +4,10 @@ Two convolutions, two bidirectional LSTMs, Adam, no augmentation: A. K. Nain, "O
 Captchas", Keras code examples, 2020.
 """
 
+import json
 import time
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +15,7 @@ import pandas as pd
 import tensorflow as tf
 from keras import layers
 from PIL import Image
+from runs import DATASET, WORK, definitions
 
 
 def build_model(height: int, width: int, classes: int) -> keras.Model:
@@ -111,3 +115,34 @@ def train(
         verbose=0,
     )
     return clock.rows, decode(model.predict(images["test"], verbose=0), num_to_char)
+
+
+def measure(done: Path, early_stopping: bool = False, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, the notebook's
+    """Train the recipe on the notebook's split, unless that was done already.
+
+    Args:
+        done: JSON file that keeps the result.
+        early_stopping, stop: See `train`.
+        **parameters: Of the notebook: `DATASET`, `LABEL_PATTERN`, `SEED`, `LABELS`, `SPLIT_BY`.
+
+    Returns:
+        "exact_match" and "cer" on the test part, and "epochs", see `train`.
+    """
+    if not done.exists():
+        study = definitions()
+        parameters = {
+            "DATASET": DATASET,
+            "LABEL_PATTERN": study.LABEL_PATTERN,
+            "SEED": study.SEED,
+        } | parameters
+        folder = study.fetch(parameters["DATASET"], WORK / "data")
+        table, _, _ = study.scan(folder, parameters["LABEL_PATTERN"])
+        seed, split_by = parameters["SEED"], parameters.get("SPLIT_BY", study.SPLIT_BY)
+        parts = study.split(table, seed, None, parameters.get("LABELS"), split_by)
+        epochs, texts = train(parts, seed, early_stopping, stop)
+        labels = list(parts["test"]["label"])
+        match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
+        cer = study.character_error_rate(labels, texts)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.write_text(json.dumps({"exact_match": match, "cer": cer, "epochs": epochs}))
+    return json.loads(done.read_text())
