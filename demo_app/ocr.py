@@ -6,10 +6,12 @@ In a terminal: `python ocr.py FILE_OR_FOLDER... [--csv out.csv]`.
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import os
 import pickle
+import pickletools
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +32,23 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # a photograph of 50 megapixels takes about 200 MB while it is decoded
 MAX_PICKLE_BYTES = 1_000_000
+# What a pickled dict of characters and numbers is made of. Nothing here imports, calls, repeats or nests.
+PLAIN_OPCODES = {
+    "PROTO",
+    "FRAME",
+    "EMPTY_DICT",
+    "MARK",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "BININT1",
+    "BININT2",
+    "BININT",
+    "MEMOIZE",
+    "SETITEM",
+    "SETITEMS",
+    "STOP",
+}
+MANIFEST = Path("ocr_model", "assets.extra", "manifest.json")  # sizes and hashes of the other files
 BATCH = 64  # images per call of the network, or fewer
 AHEAD = 256  # images to open before those of one size go to the network together
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
@@ -280,18 +299,61 @@ def _viterbi(frames: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(path % 2, path // 2, -1)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Loads dicts, strings and numbers only, so that a pickle can't run code."""
+def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Describe the exported files in a folder, as `MANIFEST` in it does: by their size and SHA-256.
 
-    def find_class(self, module: str, name: str) -> type:
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+    Args:
+        folder: Holds `ocr_model`, `char_to_num` and `num_to_char`.
+
+    Returns:
+        "bytes" and "sha256" by each file's path below the folder, with forward slashes. The manifest itself
+        and hidden files, which a desktop may leave there, are left out.
+
+    Raises:
+        OSError: If a file can't be read.
+    """
+    found = {}
+    for path in sorted([folder / "char_to_num", folder / "num_to_char", *(folder / "ocr_model").rglob("*")]):
+        if path.is_file() and path != folder / MANIFEST and not path.name.startswith("."):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            name = path.relative_to(folder).as_posix()
+            found[name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return found
+
+
+def _check_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    try:
+        expected = dict(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{folder / MANIFEST} is missing or damaged ({error}). Export the model again or copy it anew."
+        ) from error
+    found = describe_files(folder)
+    for name in sorted({*expected, *found}):
+        if found.get(name) != expected.get(name):
+            fault = (
+                "is missing"
+                if name not in found
+                else "does not belong to this export"
+                if name not in expected
+                else "is not as it was exported"
+            )
+            raise ModelError(f"{folder / name} {fault}. Export the model again or copy it anew.")
+    return found
 
 
 def _load_pickle(path: Path) -> dict:
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(MAX_PICKLE_BYTES + 1)
     if len(data) > MAX_PICKLE_BYTES:
         raise ModelError(f"{path} is larger than {MAX_PICKLE_BYTES:,} bytes. Export the model again.")
-    return dict(_PlainUnpickler(io.BytesIO(data)).load())
+    for opcode, _, _ in pickletools.genops(data):
+        if opcode.name not in PLAIN_OPCODES:
+            raise ModelError(
+                f"{path} holds more than characters and numbers ({opcode.name}). Export the model again."
+            )
+    return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
 
 
 class Recognizer:
@@ -301,7 +363,7 @@ class Recognizer:
         folder: Holds `ocr_model`, `char_to_num` and `num_to_char`.
 
     Raises:
-        ModelError: If one of them is missing or damaged, or they are not of one export.
+        ModelError: If a file is missing or not as `MANIFEST` says, or they are not of one export.
 
     Attributes:
         folder: Where the model really lies: `new_export` in that folder while an export is swapped in.
@@ -314,8 +376,15 @@ class Recognizer:
         if (self.folder / "new_export").is_dir():  # an export that is being swapped in: whole and newer
             self.folder /= "new_export"
         try:
+            files = _check_files(self.folder)
             self._num_to_char = _load_pickle(self.folder / "num_to_char")
             char_to_num = _load_pickle(self.folder / "char_to_num")
+            agree = {number: text for text, number in char_to_num.items()} == self._num_to_char
+            if not agree or not all(isinstance(text, str) for text in char_to_num):
+                raise ModelError(
+                    f"char_to_num and num_to_char in {self.folder} don't belong together. "
+                    "Export the model again."
+                )
             self._model = tf.saved_model.load(self.folder / "ocr_model")
             about = (self.folder / "ocr_model" / "assets.extra" / "about.json").read_text(encoding="utf-8")
             self.about = json.loads(about)
@@ -326,7 +395,10 @@ class Recognizer:
             self._serve = serve.get_concrete_function()
             # The first call is slow, so it is made here.
             classes = self._serve(tf.constant(255, tf.uint8, [1, 40, 120, self.channels]))[0].shape[-1]
-            agree = {number: text for text, number in char_to_num.items()} == self._num_to_char
+            if describe_files(self.folder) != files:
+                raise ModelError(
+                    f"The model in {self.folder} was exchanged while it was loaded. Start again."
+                )
         except ModelError:
             raise
         except Exception as error:
@@ -334,11 +406,7 @@ class Recognizer:
                 f"The model in {self.folder} can't be loaded ({error}). Export it again."
             ) from error
         self._frame_edges = lru_cache(lambda height, width: self._model.columns(height, width).numpy())
-        if not agree or not all(isinstance(text, str) for text in char_to_num):
-            raise ModelError(
-                f"char_to_num and num_to_char in {self.folder} don't belong together. Export the model again."
-            )
-        if list(range(1, classes)) != sorted(self._num_to_char):
+        if set(range(1, classes)) != set(self._num_to_char):
             raise ModelError(
                 f"ocr_model in {self.folder} has {classes} classes, which are not the blank and the "
                 f"{len(char_to_num)} characters of char_to_num. Export the model again."
