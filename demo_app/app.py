@@ -46,7 +46,12 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
 )
 CSS = """
 #text textarea {font: 2rem ui-monospace, monospace}
+#characters .token {color: var(--body-text-color) !important; background: none !important}
+#characters .text {font: 1.25rem ui-monospace, monospace}
+#characters .label {border: 1px solid #a5b4fc}
 #map svg {width: 100%; height: auto}
+#about thead, footer .divider:last-of-type {display: none}
+#about td:first-child {min-width: 8rem; word-break: normal}
 button[role=tab], div.label, span.or, footer a, footer button {color: var(--body-text-color) !important}
 """
 MAX_FILES = 10_000
@@ -183,9 +188,9 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
         reading: Of that image.
         recognizer: What read it.
     """
-    margin, row = 60, 22
-    scale = 600 / pixels.shape[1]
-    height = min(max(round(pixels.shape[0] * scale), 20), 300)
+    margin, width, row = 48, 360, 19  # small, so that the names can be read on a telephone
+    scale = width / pixels.shape[1]
+    height = min(max(round(pixels.shape[0] * scale), 20), width // 2)
     file = io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     picture.thumbnail((600, 600))
@@ -194,14 +199,14 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
     likely = np.flatnonzero(reading.frames.max(axis=0) >= 0.05)
     likely = sorted(likely[np.argsort(-reading.frames.max(axis=0)[likely])][:15])
     parts = [
-        f'<image x="{margin}" width="600" height="{height}" preserveAspectRatio="none" '
+        f'<image x="{margin}" width="{width}" height="{height}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"/>'
     ]
     for line, number in enumerate(likely):
         top, name = height + 6 + row * line, html.escape(recognizer.name(number))
         parts.append(
-            f'<text x="{margin - 6}" y="{top + 16}" text-anchor="end" fill="currentColor" '
-            f'font-size="15">{name}</text>'
+            f'<text x="{margin - 6}" y="{top + 14}" text-anchor="end" fill="currentColor" '
+            f'font-size="14">{name}</text>'
         )
         for frame in np.flatnonzero(reading.frames[:, number] >= 0.01):
             chance, left, right = reading.frames[frame, number], edges[frame], edges[frame + 1]
@@ -209,7 +214,7 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
                 f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{row - 2}" '
                 f'fill="#6366f1" fill-opacity="{chance:.2f}"><title>{name}: {chance:.0%}</title></rect>'
             )
-    size = f"{margin + 600} {height + 10 + row * len(likely)}"
+    size = f"{margin + width} {height + 10 + row * len(likely)}"
     label = "The image and, below it, where along its width each character was seen"
     return f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -373,33 +378,37 @@ def build(folder: Path) -> gr.Blocks:
     cleaning = (KEEP_SECONDS // 6, KEEP_SECONDS)
     with gr.Blocks(title="CustomOCR", analytics_enabled=False, delete_cache=cleaning) as page:
         gr.Markdown(f"# CustomOCR\n{describe(recognizer.about)}")
-        with gr.Tab("One image"), gr.Row():
-            with gr.Column():
-                sources = ["upload", "clipboard", "webcam"]
-                image = gr.Image(label="Image", type="filepath", sources=sources, height=240)
-                button = gr.Button("Read the text", variant="primary")
-                folder = recognizer.folder / "Examples"
-                examples = [str(path) for path in find_images(folder)] if folder.is_dir() else []
-                if examples:
-                    gr.Examples(examples, image, cache_examples=False, api_visibility="private")
-            with gr.Column():
-                text = gr.Textbox(label="Text", buttons=["copy"], elem_id="text")
-                verdict = gr.Markdown(elem_id="verdict")
-                characters = gr.HighlightedText(
-                    label="Each character and how sure the network is of it", elem_id="characters"
-                )
-                with gr.Accordion("What the model saw", open=False):
-                    heat_map = gr.HTML(elem_id="map")
+        with gr.Tab("One image"):
+            with gr.Row():
+                with gr.Column():
+                    sources = ["upload", "clipboard", "webcam"]
+                    image = gr.Image(label="Image", type="filepath", sources=sources, height=240)
+                    button = gr.Button("Read the text", variant="primary")
+                with gr.Column():
+                    text = gr.Textbox(label="Text", buttons=["copy"], elem_id="text")
+                    verdict = gr.Markdown(elem_id="verdict")
+                    characters = gr.HighlightedText(
+                        label="Each character and how sure the network is of it", elem_id="characters"
+                    )
+                    with gr.Accordion("What the model saw", open=False):
+                        heat_map = gr.HTML(elem_id="map")
+            folder = recognizer.folder / "Examples"
+            examples = [str(path) for path in find_images(folder)] if folder.is_dir() else []
+            if examples:  # below, where they are not between an image and its text on a telephone
+                gr.Examples(examples, image, cache_examples=False, api_visibility="private")
         with gr.Tab("Many images") as many:
-            label = f"Images, or zip archives of them: up to {MAX_FILES:,} images, 20 MB a file"
+            gr.Markdown(f"Up to {MAX_FILES:,} images at once, also in zip archives of up to 20 MB.")
             kinds = [*SUFFIXES, ".zip"]
-            files = gr.File(label=label, file_count="multiple", file_types=kinds, elem_id="files")
+            files = gr.File(label="Files", file_count="multiple", file_types=kinds, elem_id="files")
             start = gr.Button("Read all", variant="primary")
             status = gr.Markdown(elem_id="status")
-            table = gr.Dataframe(headers=COLUMNS, label="Readings", interactive=False, wrap=True)
+            widths = ["180px", "160px", "110px", "70px", "300px"]
+            table = gr.Dataframe(
+                headers=COLUMNS, label="Readings", interactive=False, wrap=True, column_widths=widths
+            )
             download = gr.DownloadButton("Download the table as CSV", elem_id="csv", interactive=False)
         with gr.Tab("About"):
-            gr.Markdown(tell_all(recognizer.about))
+            gr.Markdown(tell_all(recognizer.about), elem_id="about")
         # Gradio would first open images with every plugin of Pillow; only open_image is to open them.
         raw = {"preprocess": False, "api_visibility": "private"}
         outputs = [text, verdict, characters, heat_map]
