@@ -1,28 +1,38 @@
 """The web page: read one image or many, see how sure the network is. Start it with `python app.py`."""
 
 import base64
+import binascii
 import bisect
 import csv
 import html
 import io
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
+import anyio
 import gradio as gr
 import numpy as np
+from fastapi import HTTPException
+from gradio import processing_utils, routes
 from ocr import COLUMNS, SUFFIXES, ImageError, Reading, Recognizer, as_row, find_images, open_image
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Uploads of this process. Gradio's usual folders may belong to another user or not be writable.
 SCRATCH = tempfile.TemporaryDirectory(prefix="customocr_", ignore_cleanup_errors=True)
 os.environ.setdefault("GRADIO_TEMP_DIR", SCRATCH.name)
 os.environ.setdefault("GRADIO_EXAMPLES_CACHE", str(Path(SCRATCH.name, "examples")))
+# Gradio would make a table of all past events after each one.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")
 HERE = Path(__file__).parent
 # Gradio's own colours have too little contrast by the rules of WCAG 2.
 DARK_TEXT, LIGHT_TEXT = "*neutral_800", "*neutral_100"
@@ -36,18 +46,79 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
 )
 CSS = """
 #text textarea {font: 2rem ui-monospace, monospace}
+#characters .token {color: var(--body-text-color) !important; background: none !important}
+#characters .text {font: 1.25rem ui-monospace, monospace}
+#characters .label {border: 1px solid #a5b4fc}
 #map svg {width: 100%; height: auto}
+#about thead, footer .divider:last-of-type {display: none}
+#about td:first-child {min-width: 8rem; word-break: normal}
 button[role=tab], div.label, span.or, footer a, footer button {color: var(--body-text-color) !important}
 """
-LOOK = {"theme": THEME, "css": CSS}
 MAX_FILES = 10_000
 LIMITS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # white is readable on each
 KEEP_SECONDS = 3600  # until an upload is deleted
 MAX_FILE_BYTES = 20_000_000
+MAX_BODY_BYTES = 5_000_000  # of a request that is no upload: gradio holds it in memory
 MAX_SECONDS = 300
+READERS = 4  # images that are open at once: one of 50 megapixels takes about 200 MB
+MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
+BUSY = "Too many images are waiting. Try again in a few seconds."
+NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
-NAME_EXAMPLES = """() => document.querySelectorAll("button.gallery-item").forEach(
-    (button, position) => {button.ariaLabel = `Example ${position + 1}`})"""
+# Gradio's examples are buttons with a picture and no name, and a screen reader would not hear a verdict.
+MAKE_ACCESSIBLE = """() => {
+    document.querySelectorAll("button.gallery-item").forEach(
+        (button, position) => {button.ariaLabel = `Example ${position + 1}`})
+    document.querySelectorAll("#verdict, #status").forEach(part => {part.ariaLive = "polite"})
+}"""
+
+
+class LimitedBody:
+    """ASGI middleware that refuses larger bodies than `MAX_BODY_BYTES`; uploads have their own limit."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        size = 0
+
+        async def receive_some() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES and not scope["path"].endswith("/upload"):
+                raise HTTPException(413, f"The request is larger than {MAX_BODY_BYTES // 1_000_000} MB.")
+            return message
+
+        await self.app(scope, receive_some, send)
+
+
+async def refuse_download(*_: str, **__: str) -> NoReturn:
+    """Refuse an image that is given by its address."""
+    raise gr.Error(NO_ADDRESSES, print_exception=False)
+
+
+async def refuse_stream(*_: object) -> NoReturn:
+    """Refuse to pass on what lies at an address."""
+    raise HTTPException(403, NO_ADDRESSES)
+
+
+# A server that opens any address can be sent where its network trusts it. Gradio has no setting against it.
+processing_utils.async_ssrf_protected_download = refuse_download
+routes.secure_url_stream_response = refuse_stream
+
+LAUNCH = {
+    "theme": THEME,
+    "css": CSS,
+    "footer_links": ["api"],
+    "run_history": False,
+    "ssr_mode": False,
+    "max_file_size": MAX_FILE_BYTES,
+    "state_session_capacity": 100,  # a session holds its last request
+    "app_kwargs": {"middleware": [Middleware(LimitedBody)]},
+}
+Result = TypeVar("Result")
 
 
 def literal(text: str) -> str:
@@ -117,25 +188,25 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
         reading: Of that image.
         recognizer: What read it.
     """
-    margin, row = 60, 22
-    scale = 600 / pixels.shape[1]
-    height = min(max(round(pixels.shape[0] * scale), 20), 300)
+    margin, width, row = 48, 360, 19  # small, so that the names can be read on a telephone
+    scale = width / pixels.shape[1]
+    height = min(max(round(pixels.shape[0] * scale), 20), width // 2)
     file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).resize((600, height)).save(
-        file, "PNG"
-    )
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((600, 600))
+    picture.save(file, "PNG")
     edges = margin + recognizer.frame_edges(*pixels.shape[:2]) * scale
     likely = np.flatnonzero(reading.frames.max(axis=0) >= 0.05)
     likely = sorted(likely[np.argsort(-reading.frames.max(axis=0)[likely])][:15])
     parts = [
-        f'<image x="{margin}" width="600" height="{height}" preserveAspectRatio="none" '
+        f'<image x="{margin}" width="{width}" height="{height}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"/>'
     ]
     for line, number in enumerate(likely):
         top, name = height + 6 + row * line, html.escape(recognizer.name(number))
         parts.append(
-            f'<text x="{margin - 6}" y="{top + 16}" text-anchor="end" fill="currentColor" '
-            f'font-size="15">{name}</text>'
+            f'<text x="{margin - 6}" y="{top + 14}" text-anchor="end" fill="currentColor" '
+            f'font-size="14">{name}</text>'
         )
         for frame in np.flatnonzero(reading.frames[:, number] >= 0.01):
             chance, left, right = reading.frames[frame, number], edges[frame], edges[frame + 1]
@@ -143,7 +214,7 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
                 f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{row - 2}" '
                 f'fill="#6366f1" fill-opacity="{chance:.2f}"><title>{name}: {chance:.0%}</title></rect>'
             )
-    size = f"{margin + 600} {height + 10 + row * len(likely)}"
+    size = f"{margin + width} {height + 10 + row * len(likely)}"
     label = "The image and, below it, where along its width each character was seen"
     return f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -180,6 +251,34 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageEr
     return content
 
 
+def open_upload(upload: dict | None) -> str | bytes:
+    """Give the path of an uploaded image, or the bytes of one that came in a data URL."""
+    if upload is None or not (upload["path"] or upload["url"]):
+        raise ImageError(NO_IMAGE)
+    if upload["path"]:
+        if not Path(upload["path"]).exists():
+            raise ImageError("Uploads are deleted after an hour. Upload the image again.")
+        return upload["path"]
+    start, _, data = upload["url"].partition("base64,")
+    try:
+        if not start.startswith("data:"):
+            raise ImageError(NO_ADDRESSES)
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ImageError(f"The image's base64 is damaged ({error}). Encode it again.") from error
+
+
+def disarm(cell: str) -> str:
+    """Put an apostrophe before what a spreadsheet would take for a formula, but not before plain numbers."""
+    return f"'{cell}" if re.match(r"[=@\t\r\n]|[+-](?![\d.,]*\Z)", cell) else cell
+
+
+def count(rows: list[list[str]]) -> str:
+    """Say in Markdown how many of the rows are sure, not sure, or errors."""
+    sure = [row[COLUMNS.index("sure")] for row in rows]
+    return f"**Done**: {sure.count('yes'):,} sure, {sure.count('no'):,} not sure, {sure.count(''):,} errors."
+
+
 def build(folder: Path) -> gr.Blocks:
     """Build the page for the model in a folder.
 
@@ -187,18 +286,18 @@ def build(folder: Path) -> gr.Blocks:
         ocr.ModelError: If the model can't be loaded.
     """
     recognizer = Recognizer(folder)
+    readers = anyio.CapacityLimiter(READERS)
 
-    def read(image: str | None) -> tuple[np.ndarray, Reading]:
-        if image is None:
-            raise ImageError(NO_IMAGE)
-        if not Path(image).exists():
-            raise ImageError("Uploads are deleted after an hour. Upload the image again.")
-        pixels = open_image(image, recognizer.channels)
+    async def in_turn(function: Callable[[dict | None], Result], image: dict | None) -> Result:
+        if readers.statistics().tasks_waiting >= MAX_WAITING:
+            raise gr.Error(BUSY, print_exception=False)
+        return await anyio.to_thread.run_sync(function, image, limiter=readers)
+
+    def read(image: dict | None) -> tuple[np.ndarray, Reading]:
+        pixels = open_image(open_upload(image), recognizer.channels)
         return pixels, recognizer.read(pixels)
 
-    def show(image: str | None) -> tuple:
-        if image is None:
-            return "", "", [], ""
+    def describe_reading(image: dict) -> tuple:
         try:
             pixels, reading = read(image)
         except ImageError as error:
@@ -215,15 +314,18 @@ def build(folder: Path) -> gr.Blocks:
             draw_map(pixels, reading, recognizer),
         )
 
-    def show_or_ask(image: str | None) -> tuple:
+    async def show(image: dict | None) -> tuple:
+        return ("", "", [], "") if image is None else await in_turn(describe_reading, image)
+
+    async def show_or_ask(image: dict | None) -> tuple:
         if image is None:
             raise gr.Error(NO_IMAGE, print_exception=False)
-        return show(image)
+        return await show(image)
 
-    def predict(image: str | None) -> dict:
+    async def predict(image: dict | None) -> dict:
         """Read the text in one image."""
         try:
-            _, reading = read(image)
+            _, reading = await in_turn(read, image)
         except ImageError as error:
             raise gr.Error(str(error), print_exception=False) from error
         characters = [{"text": part.text, "confidence": part.confidence} for part in reading.characters]
@@ -234,14 +336,14 @@ def build(folder: Path) -> gr.Blocks:
             "sure": reading.sure,
         }
 
-    def read_many(files: list[str] | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
+    def read_many(files: list[dict] | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
         """Read the text in several images, or in those of zip archives."""
         if not files:
             raise gr.Error("There are no files yet. Upload images or a zip archive.", print_exception=False)
         names, rows, end = [], [], time.monotonic() + MAX_SECONDS
 
         def sources() -> Iterator[str | bytes | ImageError]:
-            for name, source in open_files(files):
+            for name, source in open_files([file["path"] for file in files]):
                 names.append(name)
                 if len(names) > MAX_FILES or time.monotonic() > end:
                     yield ImageError(
@@ -263,53 +365,70 @@ def build(folder: Path) -> gr.Blocks:
             dir=SCRATCH.name,
             delete=False,
         ) as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+            csv.writer(file).writerows([COLUMNS, *([disarm(cell) for cell in row] for row in rows)])
         return rows, file.name
+
+    def show_many(files: list[dict] | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
+        rows, path = read_many(files, progress)
+        return count(rows), rows, gr.DownloadButton(value=path, interactive=True)
+
+    def clear_many() -> tuple:
+        return "", None, gr.DownloadButton(value=None, interactive=False)
 
     cleaning = (KEEP_SECONDS // 6, KEEP_SECONDS)
     with gr.Blocks(title="CustomOCR", analytics_enabled=False, delete_cache=cleaning) as page:
         gr.Markdown(f"# CustomOCR\n{describe(recognizer.about)}")
-        with gr.Tab("One image"), gr.Row():
-            with gr.Column():
-                sources = ["upload", "clipboard", "webcam"]
-                image = gr.Image(label="Image", type="filepath", sources=sources, height=240)
-                # gr.Image would open the file with every plugin of Pillow; only open_image is to do it.
-                image.preprocess = lambda upload: upload and upload.path
-                button = gr.Button("Read the text", variant="primary")
-                folder = recognizer.folder / "Examples"
-                examples = [str(path) for path in find_images(folder)] if folder.is_dir() else []
-                if examples:
-                    gr.Examples(examples, image, cache_examples=False, api_visibility="private")
-            with gr.Column():
-                text = gr.Textbox(label="Text", buttons=["copy"], elem_id="text")
-                verdict = gr.Markdown(elem_id="verdict")
-                characters = gr.HighlightedText(
-                    label="Each character and how sure the network is of it", elem_id="characters"
-                )
-                with gr.Accordion("What the model saw", open=False):
-                    heat_map = gr.HTML(elem_id="map")
-        with gr.Tab("Many images"):
-            label = f"Images, or zip archives of them: up to {MAX_FILES:,} images, 20 MB a file"
+        with gr.Tab("One image"):
+            with gr.Row():
+                with gr.Column():
+                    sources = ["upload", "clipboard", "webcam"]
+                    image = gr.Image(label="Image", type="filepath", sources=sources, height=240)
+                    button = gr.Button("Read the text", variant="primary")
+                with gr.Column():
+                    text = gr.Textbox(label="Text", buttons=["copy"], elem_id="text")
+                    verdict = gr.Markdown(elem_id="verdict")
+                    characters = gr.HighlightedText(
+                        label="Each character and how sure the network is of it", elem_id="characters"
+                    )
+                    with gr.Accordion("What the model saw", open=False):
+                        heat_map = gr.HTML(elem_id="map")
+            folder = recognizer.folder / "Examples"
+            examples = [str(path) for path in find_images(folder)] if folder.is_dir() else []
+            if examples:  # below, where they are not between an image and its text on a telephone
+                gr.Examples(examples, image, cache_examples=False, api_visibility="private")
+        with gr.Tab("Many images") as many:
+            gr.Markdown(f"Up to {MAX_FILES:,} images at once, also in zip archives of up to 20 MB.")
             kinds = [*SUFFIXES, ".zip"]
-            files = gr.File(label=label, file_count="multiple", file_types=kinds, elem_id="files")
-            files.preprocess = lambda uploads: uploads and [upload.path for upload in uploads]
+            files = gr.File(label="Files", file_count="multiple", file_types=kinds, elem_id="files")
             start = gr.Button("Read all", variant="primary")
-            table = gr.Dataframe(headers=COLUMNS, label="Readings", interactive=False, wrap=True)
-            download = gr.DownloadButton("Download the table as CSV", elem_id="csv")
+            status = gr.Markdown(elem_id="status")
+            widths = ["180px", "160px", "110px", "70px", "300px"]
+            table = gr.Dataframe(
+                headers=COLUMNS, label="Readings", interactive=False, wrap=True, column_widths=widths
+            )
+            download = gr.DownloadButton("Download the table as CSV", elem_id="csv", interactive=False)
         with gr.Tab("About"):
-            gr.Markdown(tell_all(recognizer.about))
+            gr.Markdown(tell_all(recognizer.about), elem_id="about")
+        # Gradio would first open images with every plugin of Pillow; only open_image is to open them.
+        raw = {"preprocess": False, "api_visibility": "private"}
         outputs = [text, verdict, characters, heat_map]
-        # Gradio's examples are buttons with a picture and no name.
-        page.load(None, js=NAME_EXAMPLES, api_visibility="private")
-        image.change(show, image, outputs, api_visibility="private", show_progress="minimal")
-        button.click(show_or_ask, image, outputs, api_visibility="private")
-        files.change(lambda: (None, None), None, [table, download], api_visibility="private")
-        start.click(read_many, files, [table, download], api_name="read_many")
-        answer = gr.JSON(visible=False)
-        gr.Button(visible=False).click(predict, image, answer, api_name="predict")
-    return page
+        page.load(None, js=MAKE_ACCESSIBLE, api_visibility="private")
+        many.select(None, js=MAKE_ACCESSIBLE, api_visibility="private")
+        image.change(show, image, outputs, show_progress="minimal", **raw)
+        button.click(show_or_ask, image, outputs, **raw)
+        result = [status, table, download]
+        files.change(clear_many, None, result, api_visibility="private")
+        start.click(show_many, files, result, **raw)
+        api, answer = gr.Button(visible=False), gr.JSON(label="Reading", visible=False)
+        # Without gradio's queue one image needs one request. In gradio's batches a bad image would fail all.
+        api.click(
+            predict, image, answer, api_name="predict", queue=False, preprocess=False, postprocess=False
+        )
+        api.click(read_many, files, [table, download], api_name="read_many", preprocess=False)
+    # What uses the queue is open through it alone, or its limits would not hold.
+    return page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=READERS)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted
-    build(HERE).launch(ssr_mode=False, max_file_size=MAX_FILE_BYTES, **LOOK)
+    build(HERE).launch(**LAUNCH)

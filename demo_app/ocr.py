@@ -12,12 +12,14 @@ import json
 import os
 import pickle
 import pickletools
+import struct
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +32,13 @@ from tqdm import tqdm
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 50_000_000  # a photograph of 50 megapixels takes about 200 MB while it is decoded
+MAX_PIXELS = 25_000_000  # a photograph; with 4 bytes a pixel while it is decoded, 8 in a progressive JPEG
+HUNGRY = ("WEBP", "TIFF")  # whose decoders hold 16 bytes a pixel, so that half as many are the most
+MAX_SCANS_PIXELS = 1_000_000_000  # of a JPEG, which may go over its pixels again and again, a ms each
+MAX_PARTS = 100_000  # of a file; Pillow keeps each of them
+SMALL_BYTES = 100_000  # files up to here need no limits but that of the pixels
+MAX_SECONDS = 1.5  # of the processor's time, to open an image
+STRIP_PIXELS = 1_000_000  # to convert at a time
 MAX_PICKLE_BYTES = 1_000_000
 # What a pickled dict of characters and numbers is made of. Nothing here imports, calls, repeats or nests.
 PLAIN_OPCODES = {
@@ -104,6 +112,35 @@ class Reading:
     frames: np.ndarray = field(repr=False, compare=False)
 
 
+class _LimitedFile:
+    """A file that gives up when an image is made of millions of small parts, or of parts that swell."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+        self._reads, self._end = 0, time.thread_time() + MAX_SECONDS
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > MAX_PARTS or time.thread_time() > self._end:
+            raise ImageError("The image takes too long to open. Scale it down, or save or export it again.")
+        return self._file.read(size)
+
+
+def _check_strips(file: _LimitedFile) -> None:
+    # Pillow makes a list of all strips or tiles of a TIFF before it can be asked how many there are.
+    head = file.read(16)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        order = "<" if head.startswith(b"I") else ">"
+        start, number, entry = ("8xQ", "Q", "HHQ8x") if b"+" in head[:4] else ("4xI", "H", "HHI4x")
+        file.seek(struct.unpack_from(order + start, head)[0])
+        (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+        entries = file.read(count * struct.calcsize(order + entry))
+        for tag, _, parts in struct.iter_unpack(order + entry, entries):
+            if tag in (273, 324) and parts > MAX_PARTS:
+                raise ImageError(f"The image is stored in {parts:,} parts. Save or export it again.")
+    file.seek(0)
+
+
 def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
     """Open an image as pixels: EXIF rotation applied, alpha laid on white, first frame only.
 
@@ -116,21 +153,30 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
         uint8 (height, width, channels).
 
     Raises:
-        ImageError: If the source is not a readable image of at most `MAX_PIXELS` pixels.
+        ImageError: If the source is not a readable image of at most `MAX_PIXELS` pixels, half as many in
+            WebP, TIFF or CMYK, or takes more than `MAX_SECONDS` to open.
     """
+    is_small = isinstance(source, bytes) and len(source) <= SMALL_BYTES
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     elif isinstance(source, np.ndarray):
         source = _image_from_array(source)
-    elif not isinstance(source, str | os.PathLike | Image.Image) and not hasattr(source, "read"):
-        raise ImageError(
-            f"A {type(source).__name__} is not an image. Give a path, bytes, an open file, "
-            "a Pillow image or a uint8 array."
-        )
     try:
-        is_open = isinstance(source, Image.Image)
-        with nullcontext(source) if is_open else Image.open(source, formats=FORMATS) as image:
-            return _pixels(image, channels)
+        if isinstance(source, Image.Image):
+            return _pixels(source, channels, is_own=False)
+        if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+            raise ImageError(
+                f"A {type(source).__name__} is not an image. Give a path, bytes, an open file, "
+                "a Pillow image or a uint8 array."
+            )
+        with ExitStack() as stack:
+            if not hasattr(source, "read") and Path(source).stat().st_size > SMALL_BYTES:
+                source = stack.enter_context(Path(source).open("rb"))
+            if hasattr(source, "read") and not is_small:
+                source = _LimitedFile(source)
+                _check_strips(source)
+            image = stack.enter_context(Image.open(source, formats=FORMATS))
+            return _pixels(image, channels, is_own=True)
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -144,9 +190,10 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
             "This file is not an image that can be read. Use PNG, JPEG, GIF, BMP, WebP or TIFF."
         ) from error
     except Image.DecompressionBombError as error:
-        raise _too_large() from error
+        raise _too_large(MAX_PIXELS) from error
     except Exception as error:
-        raise ImageError(f"The image is damaged ({error}). Save or export it again.") from error
+        detail = str(error) or type(error).__name__
+        raise ImageError(f"The image is damaged ({detail}). Save or export it again.") from error
 
 
 def _image_from_array(array: np.ndarray) -> Image.Image:
@@ -162,23 +209,48 @@ def _image_from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _pixels(image: Image.Image, channels: int) -> np.ndarray:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion clips them
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        values -= values.min()
-        image = Image.fromarray((values * (255 / max(values.max(), 1e-9))).astype(np.uint8))
-    elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels)
+def _pixels(image: Image.Image, channels: int, is_own: bool) -> np.ndarray:
+    is_hungry = image.format in HUNGRY or image.mode == "CMYK"
+    limit = MAX_PIXELS // 2 if is_hungry else MAX_PIXELS
+    if image.width * image.height > limit:
+        raise _too_large(limit)
+    if is_own and image.format in ("JPEG", "MPO"):
+        image.fp.seek(0)
+        scans = sum(part.count(b"\xff\xda") for part in iter(partial(image.fp.read, 1 << 20), b""))
+        if scans * image.width * image.height > MAX_SCANS_PIXELS:
+            raise ImageError(f"The image is stored in {scans:,} layers. Save or export it again.")
+    image = ImageOps.exif_transpose(image, in_place=is_own) or image
+    is_deep = image.mode.startswith(("I", "F"))  # 16 and 32 bits: Pillow's own conversion clips them
+    if is_deep:
+        bounds = [(v.min(), v.max()) for v in (_deep_values(strip) for _, strip in _strips(image))]
+        low, high = np.min(bounds), np.max(bounds)
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    for top, strip in _strips(image):
+        if is_deep:
+            values = (_deep_values(strip) - low) * (255 / max(high - low, 1e-9))
+            strip = Image.fromarray(values.astype(np.uint8))
+        elif image.has_transparency_data:
+            white = Image.new("RGBA", strip.size, "white")
+            strip = Image.alpha_composite(white, strip.convert("RGBA"))
+        values = np.asarray(strip.convert("L" if channels == 1 else "RGB"))
+        pixels[top : top + len(values)] = values.reshape(*values.shape[:2], channels)
+    return pixels
 
 
-def _too_large() -> ImageError:
-    return ImageError(f"The image has more than {MAX_PIXELS:,} pixels. Cut out the text or scale it down.")
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Give parts of the image from top to bottom, with their tops: copies of the whole fill the memory."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        end = min(top + rows, image.height)
+        yield top, image if end - top == image.height else image.crop((0, top, image.width, end))
+
+
+def _deep_values(strip: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(strip)).astype(np.float64)
+
+
+def _too_large(limit: int) -> ImageError:
+    return ImageError(f"The image has more than {limit:,} pixels. Cut out the text or scale it down.")
 
 
 def decode(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
