@@ -43,6 +43,7 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
     block_title_text_color_dark=LIGHT_TEXT,
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_hover_dark="*primary_700",
 )
 CSS = """
 #text textarea {font: 2rem ui-monospace, monospace}
@@ -52,7 +53,9 @@ CSS = """
 #map svg {width: 100%; height: auto}
 #about thead, footer .divider:last-of-type {display: none}
 #about td:first-child {min-width: 8rem; word-break: normal}
-button[role=tab], div.label, span.or, footer a, footer button {color: var(--body-text-color) !important}
+button[role=tab], div.label, span.or, a.download-link, footer a, footer button {
+    color: var(--body-text-color) !important
+}
 """
 MAX_FILES = 10_000
 LIMITS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # white is readable on each
@@ -65,7 +68,7 @@ MAX_WAITING = 100  # requests that wait for a reader; there are events on the pa
 BUSY = "Too many images are waiting. Try again in a few seconds."
 NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
-# Gradio's examples are buttons with a picture and no name, and a screen reader would not hear a verdict.
+# Gradio's examples have no names, and a screen reader would not hear a verdict.
 MAKE_ACCESSIBLE = """() => {
     document.querySelectorAll("button.gallery-item").forEach(
         (button, position) => {button.ariaLabel = `Example ${position + 1}`})
@@ -286,12 +289,17 @@ def build(folder: Path) -> gr.Blocks:
         ocr.ModelError: If the model can't be loaded.
     """
     recognizer = Recognizer(folder)
-    readers = anyio.CapacityLimiter(READERS)
+    readers, at_once = anyio.CapacityLimiter(READERS), 0
 
     async def in_turn(function: Callable[[dict | None], Result], image: dict | None) -> Result:
-        if readers.statistics().tasks_waiting >= MAX_WAITING:
+        nonlocal at_once
+        if at_once >= READERS + MAX_WAITING:
             raise gr.Error(BUSY, print_exception=False)
-        return await anyio.to_thread.run_sync(function, image, limiter=readers)
+        at_once += 1
+        try:
+            return await anyio.to_thread.run_sync(function, image, limiter=readers)
+        finally:
+            at_once -= 1
 
     def read(image: dict | None) -> tuple[np.ndarray, Reading]:
         pixels = open_image(open_upload(image), recognizer.channels)
@@ -370,10 +378,10 @@ def build(folder: Path) -> gr.Blocks:
 
     def show_many(files: list[dict] | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
         rows, path = read_many(files, progress)
-        return count(rows), rows, gr.DownloadButton(value=path, interactive=True)
+        return count(rows), gr.Dataframe(rows, visible=True), gr.DownloadButton(value=path, visible=True)
 
     def clear_many() -> tuple:
-        return "", None, gr.DownloadButton(value=None, interactive=False)
+        return "", gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
     cleaning = (KEEP_SECONDS // 6, KEEP_SECONDS)
     with gr.Blocks(title="CustomOCR", analytics_enabled=False, delete_cache=cleaning) as page:
@@ -404,9 +412,14 @@ def build(folder: Path) -> gr.Blocks:
             status = gr.Markdown(elem_id="status")
             widths = ["180px", "160px", "110px", "70px", "300px"]
             table = gr.Dataframe(
-                headers=COLUMNS, label="Readings", interactive=False, wrap=True, column_widths=widths
+                headers=COLUMNS,
+                label="Readings",
+                interactive=False,
+                wrap=True,
+                column_widths=widths,
+                visible=False,
             )
-            download = gr.DownloadButton("Download the table as CSV", elem_id="csv", interactive=False)
+            download = gr.DownloadButton("Download the table as CSV", elem_id="csv", visible=False)
         with gr.Tab("About"):
             gr.Markdown(tell_all(recognizer.about), elem_id="about")
         # Gradio would first open images with every plugin of Pillow; only open_image is to open them.
