@@ -22,6 +22,7 @@ import gradio as gr
 import numpy as np
 from fastapi import HTTPException
 from gradio import processing_utils, routes
+from gradio.utils import get_upload_folder
 from ocr import COLUMNS, SUFFIXES, ImageError, Reading, Recognizer, as_row, find_images, open_image
 from PIL import Image
 from starlette.middleware import Middleware
@@ -63,7 +64,7 @@ KEEP_SECONDS = 3600  # until an upload is deleted
 MAX_FILE_BYTES = 20_000_000
 MAX_BODY_BYTES = 5_000_000  # of a request that is no upload: gradio holds it in memory
 MAX_SECONDS = 300
-READERS = 4  # images that are open at once: one of 50 megapixels takes about 200 MB
+READERS = 4  # images that are open at once: one of 25 megapixels takes up to 300 MB
 MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
 BUSY = "Too many images are waiting. Try again in a few seconds."
 NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
@@ -254,12 +255,26 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageEr
     return content
 
 
+def own_path(path: str) -> str:
+    """Return the path of an upload; gradio leaves out to check files that say they are of another kind."""
+    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise ImageError("This file was not uploaded here. Upload the image itself.")
+    return path
+
+
+class Strays(set):
+    """Uploads that broke off, and tables: gradio deletes only files that it finds in sets of its own."""
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(path) for path in Path(SCRATCH.name).iterdir() if path.is_file())
+
+
 def open_upload(upload: dict | None) -> str | bytes:
     """Give the path of an uploaded image, or the bytes of one that came in a data URL."""
     if upload is None or not (upload["path"] or upload["url"]):
         raise ImageError(NO_IMAGE)
     if upload["path"]:
-        if not Path(upload["path"]).exists():
+        if not Path(own_path(upload["path"])).exists():
             raise ImageError("Uploads are deleted after an hour. Upload the image again.")
         return upload["path"]
     start, _, data = upload["url"].partition("base64,")
@@ -348,10 +363,14 @@ def build(folder: Path) -> gr.Blocks:
         """Read the text in several images, or in those of zip archives."""
         if not files:
             raise gr.Error("There are no files yet. Upload images or a zip archive.", print_exception=False)
+        try:
+            paths = [own_path(file["path"]) for file in files]
+        except ImageError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         names, rows, end = [], [], time.monotonic() + MAX_SECONDS
 
         def sources() -> Iterator[str | bytes | ImageError]:
-            for name, source in open_files([file["path"] for file in files]):
+            for name, source in open_files(paths):
                 names.append(name)
                 if len(names) > MAX_FILES or time.monotonic() > end:
                     yield ImageError(
@@ -383,7 +402,8 @@ def build(folder: Path) -> gr.Blocks:
     def clear_many() -> tuple:
         return "", gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
-    cleaning = (KEEP_SECONDS // 6, KEEP_SECONDS)
+    every = KEEP_SECONDS // 6
+    cleaning = (every, KEEP_SECONDS - every)
     with gr.Blocks(title="CustomOCR", analytics_enabled=False, delete_cache=cleaning) as page:
         gr.Markdown(f"# CustomOCR\n{describe(recognizer.about)}")
         with gr.Tab("One image"):
@@ -425,6 +445,7 @@ def build(folder: Path) -> gr.Blocks:
         # Gradio would first open images with every plugin of Pillow; only open_image is to open them.
         raw = {"preprocess": False, "api_visibility": "private"}
         outputs = [text, verdict, characters, heat_map]
+        page.temp_file_sets.append(Strays())
         page.load(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         many.select(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         image.change(show, image, outputs, show_progress="minimal", **raw)

@@ -6,16 +6,20 @@ In a terminal: `python ocr.py FILE_OR_FOLDER... [--csv out.csv]`.
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import os
 import pickle
+import pickletools
+import struct
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,8 +32,31 @@ from tqdm import tqdm
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 50_000_000  # a photograph of 50 megapixels takes about 200 MB while it is decoded
+MAX_PIXELS = 25_000_000  # a photograph; with 4 bytes a pixel while it is decoded, 8 in a progressive JPEG
+HUNGRY = ("WEBP", "TIFF")  # whose decoders hold 16 bytes a pixel, so that half as many are the most
+MAX_SCANS_PIXELS = 1_000_000_000  # of a JPEG, which may go over its pixels again and again, a ms each
+MAX_PARTS = 100_000  # of a file; Pillow keeps each of them
+SMALL_BYTES = 100_000  # files up to here need no limits but that of the pixels
+MAX_SECONDS = 1.5  # of the processor's time, to open an image
+STRIP_PIXELS = 1_000_000  # to convert at a time
 MAX_PICKLE_BYTES = 1_000_000
+# What a pickled dict of characters and numbers is made of. Nothing here imports, calls, repeats or nests.
+PLAIN_OPCODES = {
+    "PROTO",
+    "FRAME",
+    "EMPTY_DICT",
+    "MARK",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "BININT1",
+    "BININT2",
+    "BININT",
+    "MEMOIZE",
+    "SETITEM",
+    "SETITEMS",
+    "STOP",
+}
+MANIFEST = Path("ocr_model", "assets.extra", "manifest.json")  # sizes and hashes of the other files
 BATCH = 64  # images per call of the network, or fewer
 AHEAD = 256  # images to open before those of one size go to the network together
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
@@ -85,6 +112,35 @@ class Reading:
     frames: np.ndarray = field(repr=False, compare=False)
 
 
+class _LimitedFile:
+    """A file that gives up when an image is made of millions of small parts, or of parts that swell."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+        self._reads, self._end = 0, time.thread_time() + MAX_SECONDS
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > MAX_PARTS or time.thread_time() > self._end:
+            raise ImageError("The image takes too long to open. Scale it down, or save or export it again.")
+        return self._file.read(size)
+
+
+def _check_strips(file: _LimitedFile) -> None:
+    # Pillow makes a list of all strips or tiles of a TIFF before it can be asked how many there are.
+    head = file.read(16)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        order = "<" if head.startswith(b"I") else ">"
+        start, number, entry = ("8xQ", "Q", "HHQ8x") if b"+" in head[:4] else ("4xI", "H", "HHI4x")
+        file.seek(struct.unpack_from(order + start, head)[0])
+        (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+        entries = file.read(count * struct.calcsize(order + entry))
+        for tag, _, parts in struct.iter_unpack(order + entry, entries):
+            if tag in (273, 324) and parts > MAX_PARTS:
+                raise ImageError(f"The image is stored in {parts:,} parts. Save or export it again.")
+    file.seek(0)
+
+
 def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
     """Open an image as pixels: EXIF rotation applied, alpha laid on white, first frame only.
 
@@ -97,21 +153,30 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
         uint8 (height, width, channels).
 
     Raises:
-        ImageError: If the source is not a readable image of at most `MAX_PIXELS` pixels.
+        ImageError: If the source is not a readable image of at most `MAX_PIXELS` pixels, half as many in
+            WebP, TIFF or CMYK, or takes more than `MAX_SECONDS` to open.
     """
+    is_small = isinstance(source, bytes) and len(source) <= SMALL_BYTES
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     elif isinstance(source, np.ndarray):
         source = _image_from_array(source)
-    elif not isinstance(source, str | os.PathLike | Image.Image) and not hasattr(source, "read"):
-        raise ImageError(
-            f"A {type(source).__name__} is not an image. Give a path, bytes, an open file, "
-            "a Pillow image or a uint8 array."
-        )
     try:
-        is_open = isinstance(source, Image.Image)
-        with nullcontext(source) if is_open else Image.open(source, formats=FORMATS) as image:
-            return _pixels(image, channels)
+        if isinstance(source, Image.Image):
+            return _pixels(source, channels, is_own=False)
+        if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+            raise ImageError(
+                f"A {type(source).__name__} is not an image. Give a path, bytes, an open file, "
+                "a Pillow image or a uint8 array."
+            )
+        with ExitStack() as stack:
+            if not hasattr(source, "read") and Path(source).stat().st_size > SMALL_BYTES:
+                source = stack.enter_context(Path(source).open("rb"))
+            if hasattr(source, "read") and not is_small:
+                source = _LimitedFile(source)
+                _check_strips(source)
+            image = stack.enter_context(Image.open(source, formats=FORMATS))
+            return _pixels(image, channels, is_own=True)
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -125,9 +190,10 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
             "This file is not an image that can be read. Use PNG, JPEG, GIF, BMP, WebP or TIFF."
         ) from error
     except Image.DecompressionBombError as error:
-        raise _too_large() from error
+        raise _too_large(MAX_PIXELS) from error
     except Exception as error:
-        raise ImageError(f"The image is damaged ({error}). Save or export it again.") from error
+        detail = str(error) or type(error).__name__
+        raise ImageError(f"The image is damaged ({detail}). Save or export it again.") from error
 
 
 def _image_from_array(array: np.ndarray) -> Image.Image:
@@ -143,23 +209,50 @@ def _image_from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _pixels(image: Image.Image, channels: int) -> np.ndarray:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion clips them
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        values -= values.min()
-        image = Image.fromarray((values * (255 / max(values.max(), 1e-9))).astype(np.uint8))
-    elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels)
+def _pixels(image: Image.Image, channels: int, is_own: bool) -> np.ndarray:
+    is_hungry = image.format in HUNGRY or image.mode == "CMYK"
+    limit = MAX_PIXELS // 2 if is_hungry else MAX_PIXELS
+    if image.width * image.height > limit:
+        raise _too_large(limit)
+    if is_own and image.format in ("JPEG", "MPO"):
+        image.fp.seek(0)
+        scans = sum(part.count(b"\xff\xda") for part in iter(partial(image.fp.read, 1 << 20), b""))
+        if scans * image.width * image.height > MAX_SCANS_PIXELS:
+            raise ImageError(f"The image is stored in {scans:,} layers. Save or export it again.")
+    if is_own and channels == 1:
+        image.draft("L", None)  # a JPEG holds the grey image by itself
+    image = ImageOps.exif_transpose(image, in_place=is_own) or image
+    is_deep = image.mode.startswith(("I", "F"))  # 16 and 32 bits: Pillow's own conversion clips them
+    if is_deep:
+        bounds = [(v.min(), v.max()) for v in (_deep_values(strip) for _, strip in _strips(image))]
+        low, high = np.min(bounds), np.max(bounds)
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    for top, strip in _strips(image):
+        if is_deep:
+            values = (_deep_values(strip) - low) * (255 / max(high - low, 1e-9))
+            strip = Image.fromarray(values.astype(np.uint8))
+        elif image.has_transparency_data:
+            white = Image.new("RGBA", strip.size, "white")
+            strip = Image.alpha_composite(white, strip.convert("RGBA"))
+        values = np.asarray(strip.convert("L" if channels == 1 else "RGB"))
+        pixels[top : top + len(values)] = values.reshape(*values.shape[:2], channels)
+    return pixels
 
 
-def _too_large() -> ImageError:
-    return ImageError(f"The image has more than {MAX_PIXELS:,} pixels. Cut out the text or scale it down.")
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Give parts of the image from top to bottom, with their tops: copies of the whole fill the memory."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        end = min(top + rows, image.height)
+        yield top, image if end - top == image.height else image.crop((0, top, image.width, end))
+
+
+def _deep_values(strip: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(strip)).astype(np.float64)
+
+
+def _too_large(limit: int) -> ImageError:
+    return ImageError(f"The image has more than {limit:,} pixels. Cut out the text or scale it down.")
 
 
 def decode(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -280,18 +373,62 @@ def _viterbi(frames: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(path % 2, path // 2, -1)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Loads dicts, strings and numbers only, so that a pickle can't run code."""
+def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Describe the exported files in a folder, as `MANIFEST` in it does: by their size and SHA-256.
 
-    def find_class(self, module: str, name: str) -> type:
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+    Args:
+        folder: Holds `ocr_model`, `char_to_num` and `num_to_char`.
+
+    Returns:
+        "bytes" and "sha256" by each file's path below the folder, with forward slashes. The manifest itself
+        and hidden files, which a desktop may leave there, are left out.
+
+    Raises:
+        OSError: If a file can't be read.
+    """
+    found = {}
+    for path in sorted([folder / "char_to_num", folder / "num_to_char", *(folder / "ocr_model").rglob("*")]):
+        if path.is_file() and path != folder / MANIFEST and not path.name.startswith("."):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            name = path.relative_to(folder).as_posix()
+            found[name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return found
+
+
+def _check_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    try:
+        expected = dict(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{folder / MANIFEST} is missing or damaged ({error}). Export the model again or copy it anew."
+        ) from error
+    found = describe_files(folder)
+    for name in sorted({*expected, *found}):
+        if found.get(name) != expected.get(name):
+            fault = (
+                "is missing"
+                if name not in found
+                else "does not belong to this export"
+                if name not in expected
+                else "is not as it was exported"
+            )
+            raise ModelError(f"{folder / name} {fault}. Export the model again or copy it anew.")
+    return found
 
 
 def _load_pickle(path: Path) -> dict:
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(MAX_PICKLE_BYTES + 1)
     if len(data) > MAX_PICKLE_BYTES:
         raise ModelError(f"{path} is larger than {MAX_PICKLE_BYTES:,} bytes. Export the model again.")
-    return dict(_PlainUnpickler(io.BytesIO(data)).load())
+    try:
+        for opcode, _, _ in pickletools.genops(data):
+            if opcode.name not in PLAIN_OPCODES:
+                raise ValueError(f"it holds more than characters and numbers: {opcode.name}")
+        return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
+    except Exception as error:
+        raise ModelError(f"{path} can't be loaded ({error}). Export the model again.") from error
 
 
 class Recognizer:
@@ -301,7 +438,7 @@ class Recognizer:
         folder: Holds `ocr_model`, `char_to_num` and `num_to_char`.
 
     Raises:
-        ModelError: If one of them is missing or damaged, or they are not of one export.
+        ModelError: If a file is missing or not as `MANIFEST` says, or they are not of one export.
 
     Attributes:
         folder: Where the model really lies: `new_export` in that folder while an export is swapped in.
@@ -314,8 +451,15 @@ class Recognizer:
         if (self.folder / "new_export").is_dir():  # an export that is being swapped in: whole and newer
             self.folder /= "new_export"
         try:
+            files = _check_files(self.folder)
             self._num_to_char = _load_pickle(self.folder / "num_to_char")
             char_to_num = _load_pickle(self.folder / "char_to_num")
+            agree = {number: text for text, number in char_to_num.items()} == self._num_to_char
+            if not agree or not all(isinstance(text, str) for text in char_to_num):
+                raise ModelError(
+                    f"char_to_num and num_to_char in {self.folder} don't belong together. "
+                    "Export the model again."
+                )
             self._model = tf.saved_model.load(self.folder / "ocr_model")
             about = (self.folder / "ocr_model" / "assets.extra" / "about.json").read_text(encoding="utf-8")
             self.about = json.loads(about)
@@ -326,7 +470,10 @@ class Recognizer:
             self._serve = serve.get_concrete_function()
             # The first call is slow, so it is made here.
             classes = self._serve(tf.constant(255, tf.uint8, [1, 40, 120, self.channels]))[0].shape[-1]
-            agree = {number: text for text, number in char_to_num.items()} == self._num_to_char
+            if describe_files(self.folder) != files:
+                raise ModelError(
+                    f"The model in {self.folder} was exchanged while it was loaded. Start again."
+                )
         except ModelError:
             raise
         except Exception as error:
@@ -334,11 +481,7 @@ class Recognizer:
                 f"The model in {self.folder} can't be loaded ({error}). Export it again."
             ) from error
         self._frame_edges = lru_cache(lambda height, width: self._model.columns(height, width).numpy())
-        if not agree or not all(isinstance(text, str) for text in char_to_num):
-            raise ModelError(
-                f"char_to_num and num_to_char in {self.folder} don't belong together. Export the model again."
-            )
-        if list(range(1, classes)) != sorted(self._num_to_char):
+        if set(range(1, classes)) != set(self._num_to_char):
             raise ModelError(
                 f"ocr_model in {self.folder} has {classes} classes, which are not the blank and the "
                 f"{len(char_to_num)} characters of char_to_num. Export the model again."

@@ -5,7 +5,6 @@ import csv
 import io
 import itertools
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -156,44 +155,6 @@ def test_a_batch_reads_like_one_by_one_in_any_mix_of_sizes(recognizer):
     assert recognizer.read_batch([]) == []
     with pytest.raises(ocr.ImageError, match="Image 1: "):
         recognizer.read_batch([images[0], b"no image"])
-
-
-class Attack:
-    def __reduce__(self):
-        return os.system, ("touch attacked",)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("num_to_char", pickle.dumps(Attack()), "can't be loaded"),
-        ("char_to_num", pickle.dumps({np.str_("a"): np.int64(1)}), "can't be loaded"),
-        ("char_to_num", b"", "can't be loaded"),
-        ("char_to_num", pickle.dumps([1, 2]), "can't be loaded"),
-        ("char_to_num", b"\x80" * 2_000_000, "larger"),
-        ("num_to_char", pickle.dumps({1: "a", "x": "b"}), "together"),
-        ("ocr_model/variables/variables.data-00000-of-00001", b"short", "can't be loaded"),
-        ("ocr_model/assets.extra/about.json", b"{", "can't be loaded"),
-        ("char_to_num", pickle.dumps({"a": 1}), "don't belong together"),
-        ("num_to_char", pickle.dumps({1: 2}), "don't belong together"),
-        ("both", "ab", "classes"),
-        ("ocr_model", None, "can't be loaded"),
-    ],
-)
-def test_files_that_are_not_of_one_export_are_refused(tmp_path, monkeypatch, name, content, words):
-    monkeypatch.chdir(tmp_path)
-    folder = shutil.copytree(ROOT / "demo_app", tmp_path / "app")
-    if name == "ocr_model":
-        shutil.rmtree(folder / name)
-    elif name == "both":
-        numbers = {character: number for number, character in enumerate(content, start=1)}
-        (folder / "char_to_num").write_bytes(pickle.dumps(numbers))
-        (folder / "num_to_char").write_bytes(pickle.dumps({n: c for c, n in numbers.items()}))
-    else:
-        (folder / name).write_bytes(content)
-    with pytest.raises(ocr.ModelError, match=words):
-        ocr.Recognizer(folder)
-    assert not (tmp_path / "attacked").exists()
 
 
 def test_large_images_are_read_in_smaller_batches(recognizer, monkeypatch):
