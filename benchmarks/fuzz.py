@@ -373,8 +373,8 @@ class Fuzzer:
         self.outcomes[target][outcome.partition(":")[0]] += 1
         row = {"target": target, "case": case, "seconds": round(seconds, 3), "growth": growth}
         if ":" in outcome or seconds > SECONDS or growth > GROWTH:
-            self.findings.append(row | {"outcome": outcome})
-            tqdm.write(str(self.findings[-1]))
+            self.findings.append(row | {"outcome": outcome.partition(":")[0]})
+            tqdm.write(f"{row} {outcome}")
         self.extremes.append(row)
         if len(self.extremes) > 1000:
             self.trim()
@@ -388,7 +388,7 @@ class Fuzzer:
         except (ocr.ImageError, ocr.ModelError, sys.modules["study"].DatasetError) as error:
             words = str(error)
             is_clear = (
-                words.endswith(".") and words.isprintable() and "()" not in words and words.count(" ") > 4
+                words.endswith(".") and words.isprintable() and "()." not in words and words.count(" ") > 4
             )
             name = type(error).__name__
             return name if is_clear and len(words) < 1000 else f"unclear {name}: {words[:500]!r}"
@@ -485,7 +485,8 @@ def main() -> None:
     content = {
         "inputs": sum(sum(counts.values()) for counts in fuzzer.outcomes.values()),
         "outcomes": fuzzer.outcomes,
-        "findings": fuzzer.findings,
+        "not_allowed": len(fuzzer.findings),
+        "findings": fuzzer.findings[:20],
         "slowest": slowest,
         "largest": largest,
         "growth_of_all": memory("VmRSS") - first,

@@ -22,6 +22,7 @@ import gradio as gr
 import numpy as np
 from fastapi import HTTPException
 from gradio import processing_utils, routes
+from gradio.utils import get_upload_folder
 from ocr import COLUMNS, SUFFIXES, ImageError, Reading, Recognizer, as_row, find_images, open_image
 from PIL import Image
 from starlette.middleware import Middleware
@@ -43,6 +44,7 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
     block_title_text_color_dark=LIGHT_TEXT,
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_hover_dark="*primary_700",
 )
 CSS = """
 #text textarea {font: 2rem ui-monospace, monospace}
@@ -52,7 +54,9 @@ CSS = """
 #map svg {width: 100%; height: auto}
 #about thead, footer .divider:last-of-type {display: none}
 #about td:first-child {min-width: 8rem; word-break: normal}
-button[role=tab], div.label, span.or, footer a, footer button {color: var(--body-text-color) !important}
+button[role=tab], div.label, span.or, a.download-link, footer a, footer button {
+    color: var(--body-text-color) !important
+}
 """
 MAX_FILES = 10_000
 LIMITS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # white is readable on each
@@ -60,12 +64,12 @@ KEEP_SECONDS = 3600  # until an upload is deleted
 MAX_FILE_BYTES = 20_000_000
 MAX_BODY_BYTES = 5_000_000  # of a request that is no upload: gradio holds it in memory
 MAX_SECONDS = 300
-READERS = 4  # images that are open at once: one of 50 megapixels takes about 200 MB
+READERS = 4  # images that are open at once: one of 25 megapixels takes up to 300 MB
 MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
 BUSY = "Too many images are waiting. Try again in a few seconds."
 NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
-# Gradio's examples are buttons with a picture and no name, and a screen reader would not hear a verdict.
+# Gradio's examples have no names, and a screen reader would not hear a verdict.
 MAKE_ACCESSIBLE = """() => {
     document.querySelectorAll("button.gallery-item").forEach(
         (button, position) => {button.ariaLabel = `Example ${position + 1}`})
@@ -251,12 +255,26 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageEr
     return content
 
 
+def own_path(path: str) -> str:
+    """Return the path of an upload; gradio leaves out to check files that say they are of another kind."""
+    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise ImageError("This file was not uploaded here. Upload the image itself.")
+    return path
+
+
+class Strays(set):
+    """Uploads that broke off, and tables: gradio deletes only files that it finds in sets of its own."""
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(path) for path in Path(SCRATCH.name).iterdir() if path.is_file())
+
+
 def open_upload(upload: dict | None) -> str | bytes:
     """Give the path of an uploaded image, or the bytes of one that came in a data URL."""
     if upload is None or not (upload["path"] or upload["url"]):
         raise ImageError(NO_IMAGE)
     if upload["path"]:
-        if not Path(upload["path"]).exists():
+        if not Path(own_path(upload["path"])).exists():
             raise ImageError("Uploads are deleted after an hour. Upload the image again.")
         return upload["path"]
     start, _, data = upload["url"].partition("base64,")
@@ -286,12 +304,17 @@ def build(folder: Path) -> gr.Blocks:
         ocr.ModelError: If the model can't be loaded.
     """
     recognizer = Recognizer(folder)
-    readers = anyio.CapacityLimiter(READERS)
+    readers, at_once = anyio.CapacityLimiter(READERS), 0
 
     async def in_turn(function: Callable[[dict | None], Result], image: dict | None) -> Result:
-        if readers.statistics().tasks_waiting >= MAX_WAITING:
+        nonlocal at_once
+        if at_once >= READERS + MAX_WAITING:
             raise gr.Error(BUSY, print_exception=False)
-        return await anyio.to_thread.run_sync(function, image, limiter=readers)
+        at_once += 1
+        try:
+            return await anyio.to_thread.run_sync(function, image, limiter=readers)
+        finally:
+            at_once -= 1
 
     def read(image: dict | None) -> tuple[np.ndarray, Reading]:
         pixels = open_image(open_upload(image), recognizer.channels)
@@ -340,10 +363,14 @@ def build(folder: Path) -> gr.Blocks:
         """Read the text in several images, or in those of zip archives."""
         if not files:
             raise gr.Error("There are no files yet. Upload images or a zip archive.", print_exception=False)
+        try:
+            paths = [own_path(file["path"]) for file in files]
+        except ImageError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         names, rows, end = [], [], time.monotonic() + MAX_SECONDS
 
         def sources() -> Iterator[str | bytes | ImageError]:
-            for name, source in open_files([file["path"] for file in files]):
+            for name, source in open_files(paths):
                 names.append(name)
                 if len(names) > MAX_FILES or time.monotonic() > end:
                     yield ImageError(
@@ -370,12 +397,13 @@ def build(folder: Path) -> gr.Blocks:
 
     def show_many(files: list[dict] | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
         rows, path = read_many(files, progress)
-        return count(rows), rows, gr.DownloadButton(value=path, interactive=True)
+        return count(rows), gr.Dataframe(rows, visible=True), gr.DownloadButton(value=path, visible=True)
 
     def clear_many() -> tuple:
-        return "", None, gr.DownloadButton(value=None, interactive=False)
+        return "", gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
-    cleaning = (KEEP_SECONDS // 6, KEEP_SECONDS)
+    every = KEEP_SECONDS // 6
+    cleaning = (every, KEEP_SECONDS - every)
     with gr.Blocks(title="CustomOCR", analytics_enabled=False, delete_cache=cleaning) as page:
         gr.Markdown(f"# CustomOCR\n{describe(recognizer.about)}")
         with gr.Tab("One image"):
@@ -404,14 +432,20 @@ def build(folder: Path) -> gr.Blocks:
             status = gr.Markdown(elem_id="status")
             widths = ["180px", "160px", "110px", "70px", "300px"]
             table = gr.Dataframe(
-                headers=COLUMNS, label="Readings", interactive=False, wrap=True, column_widths=widths
+                headers=COLUMNS,
+                label="Readings",
+                interactive=False,
+                wrap=True,
+                column_widths=widths,
+                visible=False,
             )
-            download = gr.DownloadButton("Download the table as CSV", elem_id="csv", interactive=False)
+            download = gr.DownloadButton("Download the table as CSV", elem_id="csv", visible=False)
         with gr.Tab("About"):
             gr.Markdown(tell_all(recognizer.about), elem_id="about")
         # Gradio would first open images with every plugin of Pillow; only open_image is to open them.
         raw = {"preprocess": False, "api_visibility": "private"}
         outputs = [text, verdict, characters, heat_map]
+        page.temp_file_sets.append(Strays())
         page.load(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         many.select(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         image.change(show, image, outputs, show_progress="minimal", **raw)

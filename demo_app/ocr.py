@@ -219,6 +219,8 @@ def _pixels(image: Image.Image, channels: int, is_own: bool) -> np.ndarray:
         scans = sum(part.count(b"\xff\xda") for part in iter(partial(image.fp.read, 1 << 20), b""))
         if scans * image.width * image.height > MAX_SCANS_PIXELS:
             raise ImageError(f"The image is stored in {scans:,} layers. Save or export it again.")
+    if is_own and channels == 1:
+        image.draft("L", None)  # a JPEG holds the grey image by itself
     image = ImageOps.exif_transpose(image, in_place=is_own) or image
     is_deep = image.mode.startswith(("I", "F"))  # 16 and 32 bits: Pillow's own conversion clips them
     if is_deep:
@@ -420,12 +422,13 @@ def _load_pickle(path: Path) -> dict:
         data = file.read(MAX_PICKLE_BYTES + 1)
     if len(data) > MAX_PICKLE_BYTES:
         raise ModelError(f"{path} is larger than {MAX_PICKLE_BYTES:,} bytes. Export the model again.")
-    for opcode, _, _ in pickletools.genops(data):
-        if opcode.name not in PLAIN_OPCODES:
-            raise ModelError(
-                f"{path} holds more than characters and numbers ({opcode.name}). Export the model again."
-            )
-    return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
+    try:
+        for opcode, _, _ in pickletools.genops(data):
+            if opcode.name not in PLAIN_OPCODES:
+                raise ValueError(f"it holds more than characters and numbers: {opcode.name}")
+        return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
+    except Exception as error:
+        raise ModelError(f"{path} can't be loaded ({error}). Export the model again.") from error
 
 
 class Recognizer:

@@ -1,5 +1,7 @@
 """The app beside its page: its API as the readme shows it, a fresh environment, images of no known kind."""
 
+import base64
+import csv
 import json
 import os
 import re
@@ -7,11 +9,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 
 import app
+import httpx
 import numpy as np
 import ocr
 import pytest
@@ -107,8 +113,10 @@ def test_what_is_wrong_in_archives_becomes_rows_and_uploads_are_deleted(tmp_path
     (tmp_path / "mixed.zip").write_bytes(content[:place] + b"oops" + content[place + 4 :])
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with serve(ROOT / "demo_app" / "app.py", tmp_path, TMPDIR=str(scratch)) as address:
-        client = Client(address, verbose=False)
+    environment = {"TMPDIR": str(scratch), "GRADIO_SERVER_NAME": "0.0.0.0"}
+    with serve(ROOT / "demo_app" / "app.py", tmp_path, **environment) as address:
+        # Any name but localhost's shows that GRADIO_SERVER_NAME was heard.
+        client = Client(address.replace("127.0.0.1", "127.0.0.2"), verbose=False)
         files = [handle_file(tmp_path / f"{name}.zip") for name in ("bad", "empty", "mixed")]
         table, _ = client.predict(files, api_name="/read_many")
         with pytest.raises(Exception, match="no files yet"):
@@ -136,3 +144,89 @@ def test_the_map_can_be_drawn_of_any_image(shape):
 
 def test_punctuation_is_shown_as_it_stands():
     assert app.literal("a*b|<c>_`d") == "<code>a&#42;b&#124;&#60;c&#62;&#95;&#96;d</code>"
+
+
+def ask(address, image):
+    """Call /predict over plain HTTP with one file, as the readme does."""
+    body = {"data": [image | {"meta": {"_type": "gradio.FileData"}}]}
+    return httpx.post(f"{address}/gradio_api/run/predict", json=body, timeout=60)
+
+
+def test_one_request_with_the_image_in_it_is_enough(shipped_app):
+    content = base64.b64encode(EXAMPLE.read_bytes()).decode()
+    for start in ("data:image/png;base64,", "data:;base64,"):
+        answer = ask(shipped_app, {"url": start + content})
+        assert answer.json()["data"][0]["text"] == EXAMPLE.stem
+    assert "base64 is damaged" in ask(shipped_app, {"url": "data:;base64,@"}).json()["error"]
+    assert "not an image" in ask(shipped_app, {"url": "data:;base64,AAAA"}).json()["error"]
+    assert "no image yet" in ask(shipped_app, {}).json()["error"]
+    assert ask(shipped_app, {"url": "data:;base64," + "A" * app.MAX_BODY_BYTES}).status_code == 413
+
+
+def test_no_address_is_opened_for_a_caller(shipped_app):
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.5)
+        target = f"http://127.0.0.1:{trap.getsockname()[1]}/a.png"
+        for image in ({"path": target}, {"url": target}):
+            assert ask(shipped_app, image).json()["error"] == app.NO_ADDRESSES
+        # A public one, which gradio would fetch.
+        for image in ({"path": "https://huggingface.co/a.png"}, {"url": "https://huggingface.co/a.png"}):
+            assert ask(shipped_app, image).json()["error"] == app.NO_ADDRESSES
+        for address in (target, "https://huggingface.co/a.png"):
+            assert httpx.get(f"{shipped_app}/gradio_api/file={address}").status_code == 403
+        with pytest.raises(TimeoutError):
+            trap.accept()
+    assert ask(shipped_app, {"path": "/etc/passwd"}).status_code == 500
+
+
+def test_what_uses_the_queue_can_not_go_past_it(shipped_app):
+    answer = httpx.post(f"{shipped_app}/gradio_api/run/read_many", json={"data": [[]]})
+    assert answer.status_code == 404
+
+
+def test_requests_over_the_limit_are_told_to_come_back(monkeypatch, tmp_path):
+    """Slow readers and a short queue: some of many are answered, the others are told so at once."""
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_):
+        started.release()
+        assert go_on.wait(60)
+        raise ocr.ImageError("It was read.")
+
+    monkeypatch.setattr(app, "MAX_WAITING", 3)
+    monkeypatch.setattr(app, "open_image", slow)
+    page = app.build(ROOT / "demo_app")
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **app.LAUNCH)
+    try:
+        with ThreadPoolExecutor(20) as pool:
+            image = {"url": "data:;base64,AAAA"}
+            answers = [pool.submit(ask, address.rstrip("/"), image) for _ in range(20)]
+            for _ in range(app.READERS):
+                assert started.acquire(timeout=60)
+            refused = [future.result() for future in islice(as_completed(answers), 20 - app.READERS - 3)]
+            go_on.set()
+        errors = [future.result().json()["error"] for future in answers]
+    finally:
+        page.close()
+    assert {answer.json()["error"] for answer in refused} == {app.BUSY}
+    assert sorted(errors) == ["It was read."] * (app.READERS + 3) + [app.BUSY] * len(refused)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-2+3", "@a", "\ta", "\r=1"])
+def test_formulas_are_disarmed(text):
+    assert app.disarm(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "a=1", "-5", "+1.250,5", "'a", "a\t", "k4mz"])
+def test_usual_texts_stay_as_they_are(text):
+    assert app.disarm(text) == text
+
+
+def test_a_file_s_name_is_no_formula_in_the_csv(shipped_app, tmp_path):
+    with zipfile.ZipFile(tmp_path / "=1.zip", "w") as archive:
+        archive.write(EXAMPLE, "a.png")
+    client = Client(shipped_app, verbose=False, download_files=tmp_path)
+    table, file = client.predict([handle_file(tmp_path / "=1.zip")], api_name="/read_many")
+    with Path(file).open(encoding="utf-8-sig", newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    assert (table["data"][0][0][0], row["file"][:2], row["text"]) == ("=", "'=", EXAMPLE.stem)

@@ -1,15 +1,28 @@
 """What must not get in: files that are not as they were exported, and what a client of the app may try."""
 
+import http.client
 import json
 import os
 import pickle
 import shutil
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote, urlsplit
 
+import app
+import httpx
 import numpy as np
 import ocr
 import pytest
-from runs import ROOT
+from gradio.route_utils import delete_files_created_by_app
+from runs import ROOT, serve
 
+EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
 EXPORTED = [*ocr.describe_files(ROOT / "demo_app"), ocr.MANIFEST.as_posix()]
 
 
@@ -144,3 +157,230 @@ def test_a_model_that_was_exported_broken_is_refused(folder, name):
     write_manifest(folder)
     with pytest.raises(ocr.ModelError, match="can't be loaded"):
         ocr.Recognizer(folder)
+
+
+def test_the_app_says_at_its_start_which_file_is_wrong(folder):
+    (folder / "num_to_char").unlink()
+    done = subprocess.run(
+        [sys.executable, str(folder / "app.py")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert f"{folder / 'num_to_char'} is missing. Export the model again" in last
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A running copy of the app: its address, its folder, where it keeps uploads, a client."""
+    place = tmp_path_factory.mktemp("served")
+    shutil.copytree(ROOT / "demo_app", place / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(EXAMPLE, place / "secret.png")
+    scratch = place / "scratch"
+    scratch.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GRADIO_TEMP_DIR")  # which importing the app has set
+        with (
+            serve(place / "app" / "app.py", place, TMPDIR=str(scratch)) as address,
+            httpx.Client(base_url=address, timeout=60) as client,
+        ):
+            (scratch,) = scratch.glob("customocr_*")
+            yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client)
+
+
+def upload(served, content=None, name="image.png"):
+    content = EXAMPLE.read_bytes() if content is None else content
+    return served.client.post("/gradio_api/upload", files={"files": (name, content)})
+
+
+def predict(served, file, **options):
+    meta = {"meta": {"_type": "gradio.FileData"}}
+    return served.client.post("/gradio_api/run/predict", json={"data": [meta | file]}, **options)
+
+
+def read_many(served, file):
+    meta = {"meta": {"_type": "gradio.FileData"}}
+    called = served.client.post("/gradio_api/call/read_many", json={"data": [[meta | file]]})
+    return served.client.get(f"/gradio_api/call/read_many/{called.json()['event_id']}").text
+
+
+def reads(served):
+    return predict(served, {"path": upload(served).json()[0]}).json()["data"][0]["text"] == EXAMPLE.stem
+
+
+def files_below(folder):
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_upload_can_be_read_and_fetched_by_its_path(served):
+    """That the paths of the next tests are the right ones."""
+    path = upload(served).json()[0]
+    assert served.client.get(f"/gradio_api/file={path}").content == EXAMPLE.read_bytes()
+    assert reads(served)
+
+
+def test_no_file_outside_the_uploads_can_be_fetched(served):
+    inside = upload(served).json()[0]
+    secret = str(served.folder / "secret.png")
+    up = os.path.relpath(secret, Path(inside).parent)
+    wanted = [secret, f"{Path(inside).parent}/{up}", "/etc/passwd", str(served.folder / "app" / "app.py")]
+    wanted += [
+        "app/app.py",
+        "secret.png",
+        "../secret.png",
+        "app/../secret.png",
+        f"file://{secret}",
+        "~/.bashrc",
+    ]
+    wanted += [
+        str(served.scratch),
+        str(Path(inside).parent),
+        str(Path(inside).parent.parent),
+        "",
+        "/proc/self/environ",
+    ]
+    forms = [str, quote, lambda path: quote(path, safe=""), lambda path: quote(quote(path, safe=""), safe="")]
+    forms += [
+        lambda path: "/" + path,
+        lambda path: path.replace("/", "\\"),
+        lambda path: path.replace(".", "%2e"),
+    ]
+    routes = ["/gradio_api/file=", "/gradio_api/file/", "/file=", "/static/", "/assets/"]
+    host = urlsplit(served.address).netloc
+    for route in routes:
+        connection = http.client.HTTPConnection(host, timeout=60)  # it leaves dots and slashes as they are
+        for target in {route + form(path) for path in wanted for form in forms}:
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            content = answer.read()
+            assert answer.status in (400, 403, 404, 405), target
+            assert b"root:" not in content and b"PNG" not in content and b"import" not in content, target
+        connection.close()
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": None}, {"meta": {"_type": "other"}}, {"is_file": True}])
+@pytest.mark.parametrize("read", [predict, read_many])
+def test_no_file_outside_the_uploads_can_be_read(served, read, meta):
+    inside = upload(served).json()[0]
+    secret = served.folder / "secret.png"
+    up = os.path.relpath(secret, Path(inside).parent)
+    for path in (str(secret), f"{Path(inside).parent}/{up}", "secret.png", "/etc/passwd", str(EXAMPLE)):
+        answer = read(served, {"path": path} | meta)
+        text = answer if isinstance(answer, str) else answer.text
+        assert EXAMPLE.stem not in text and "not an image" not in text and "no file" not in text, path
+        assert "error" in text, path
+
+
+def test_no_address_is_opened(served):
+    hits = []
+
+    class Stub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            hits.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(EXAMPLE.read_bytes())
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    stub = HTTPServer(("127.0.0.1", 0), Stub)
+    threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True).start()
+    for host in ("127.0.0.1", "localhost", "0.0.0.0", "2130706433", "[::ffff:127.0.0.1]"):
+        url = f"http://{host}:{stub.server_port}/image.png"
+        for file in (
+            {"path": url},
+            {"path": "", "url": url},
+            {"path": None, "url": url},
+            {"path": "x", "url": url},
+        ):
+            for answer in (predict(served, file).text, read_many(served, file)):
+                assert EXAMPLE.stem not in answer and "error" in answer
+        for address in (url, quote(url, safe="")):
+            assert served.client.get(f"/gradio_api/file={address}").status_code in (400, 403, 404)
+            assert served.client.get(f"/gradio_api/proxy={address}").status_code in (400, 403, 404, 405)
+    stub.shutdown()
+    stub.server_close()
+    assert hits == []
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://elsewhere.example", "null", "https://127.0.0.1.elsewhere.example"]
+)
+def test_pages_of_other_sites_may_not_look_at_answers(served, origin):
+    path = upload(served).json()[0]
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    answers = [
+        predict(served, {"path": path}, headers={"Origin": origin}),
+        served.client.get("/config", headers={"Origin": origin}),
+        served.client.get(f"/gradio_api/file={path}", headers={"Origin": origin}),
+        served.client.options("/gradio_api/run/predict", headers=asked),
+        served.client.options("/gradio_api/upload", headers=asked),
+    ]
+    assert ["access-control-allow-origin" in answer.headers for answer in answers] == [False] * len(answers)
+
+
+def test_what_is_too_large_is_refused_and_leaves_nothing(served):
+    before = files_below(served.scratch)
+    assert upload(served, bytes(20_000_001)).status_code == 413
+    address = "data:image/png;base64," + "A" * 6_000_000
+    assert predict(served, {"path": "", "url": address}).status_code == 413
+    assert files_below(served.scratch) == before
+    assert reads(served)
+
+
+def test_a_slow_upload_holds_up_nobody(served):
+    before = files_below(served.scratch)
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="files"; filename="slow.png"\r\n\r\n'
+    )
+    port = urlsplit(served.address).port
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+    for connection in slow:
+        connection.sendall(head.encode())
+    for connection in slow:
+        connection.sendall(b"x")
+        assert connection.fileno() > 0
+    assert reads(served)
+    for connection in slow:
+        connection.sendall(b"x")
+        connection.close()
+    assert reads(served)
+    # Those that broke off lie where the cleaning looks for them.
+    left = [path for path in files_below(served.scratch) - before if path.name != "image.png"]
+    assert all(path.parent == served.scratch for path in left)
+
+
+def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served):
+    page = app.build(ROOT / "demo_app")
+    every, age = page.delete_cache
+    assert every + age <= app.KEEP_SECONDS == 3600
+    scratch = Path(app.SCRATCH.name)
+    files = [scratch / "tmpabc", scratch / "readings_abc.csv", scratch / "0123" / "image.png"]
+    files[2].parent.mkdir()
+    for file in files:
+        file.touch()
+    page.upload_file_set.add(str(files[2]))
+    delete_files_created_by_app(page, age)
+    assert all(file.exists() for file in files)
+    delete_files_created_by_app(page, -1)
+    assert not any(file.exists() for file in files)
+    read_many(served, {"path": upload(served).json()[0]})
+    (table,) = served.scratch.glob("readings_*.csv")
+    assert EXAMPLE.stem in table.read_text()
+
+
+def test_a_model_that_is_exchanged_on_the_disk_changes_nothing_in_the_running_app(served):
+    """The last test: afterwards the files are gone."""
+    assert reads(served)
+    for name in EXPORTED:
+        path = served.folder / "app" / name
+        path.unlink()
+        if not name.endswith("json"):
+            path.write_bytes(b"another model's")
+    assert reads(served)
+    assert EXAMPLE.stem in read_many(served, {"path": upload(served).json()[0]})
