@@ -56,7 +56,7 @@ def benchmarks() -> str:
     rows += [
         ("one image, bytes to text, ms", f"{one['ours']:.1f}", f"{one['tutorial']:.1f}"),
         ("images a second, 1,000 in memory", f"{many['ours']:.0f}", f"{many['tutorial']:.0f}"),
-        ("the app over HTTP, upload included: one client, ms", f"{serving['one_client_median_ms']:.0f}", ""),
+        ("the app over HTTP, image in, JSON out: one client, ms", f"{serving['one_client_median_ms']:.0f}", ""),
         (
             f"the same, {serving['clients']} clients, images a second",
             f"{serving['clients_images_per_second']:.0f}",
