@@ -9,9 +9,11 @@ again. It stops where an image is missing, stands twice or has another text, and
 import contextlib
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +22,13 @@ import pandas as pd
 import psutil
 from runs import ROOT, WORK, definitions, free_port, write
 
-COUNT, FEWER = 100_000, 30_000
+COUNT, FEWER = 100_000, 20_000
 FOLDER = WORK / "hundred_thousand"
 APP = ROOT / "demo_app"
+SECRET = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}  # what the nodes know each other by
 
 
 def read_many(
@@ -53,7 +59,7 @@ def read_many(
                 if half_way and 2 * done >= total:
                     half_way(process.pid)
                     half_way = None
-        said = process.stdout.read().strip()
+        said = process.stdout.read().strip().rpartition("\n")[2]
     seen = [(when, done) for when, done in seen if done]
     (first, begun), (last, done) = seen[0], seen[-1]
     return time.perf_counter() - start, (done - begun) / (last - first), said
@@ -77,7 +83,8 @@ def node(*options: str) -> Iterator[psutil.Process]:
     command = [ray, "start", "--block", "--num-cpus=1", "--object-store-memory=200000000"]
     command += ["--disable-usage-stats", *options]
     log = WORK / "node.log"
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+    options = {"stderr": subprocess.STDOUT, "env": os.environ | SECRET}
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, **options) as process:
         ours = psutil.Process(process.pid)
         try:
             while "Ray runtime started" not in log.read_text():
@@ -146,18 +153,27 @@ def main() -> None:
     port, folder = free_port(), output("cluster")
     address = f"127.0.0.1:{port}"
     with (
-        node("--head", f"--port={port}", "--include-dashboard=false"),
+        tempfile.TemporaryDirectory(
+            ignore_cleanup_errors=True
+        ) as session,  # elsewhere Ray would find it again
+        node("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={session}"),
         node(f"--address={address}") as second,
     ):
         used = []
         seconds, _, said = read_many(
-            listed, folder, half_way=lambda _: used.append(kill(second)), RAY_ADDRESS=address
+            listed, folder, half_way=lambda _: used.append(kill(second)), RAY_ADDRESS=address, **SECRET
         )
     check(folder, some)
     results["node_killed"] = {"said": said, "seconds": seconds, "its_processor_seconds": used[0]}
 
     folder = output("killed")
-    _, _, said = read_many(listed, folder, half_way=lambda process: os.kill(process, signal.SIGKILL))
+
+    def kill_command(process: int) -> None:
+        while not any(folder.glob("*.parquet")):
+            time.sleep(0.1)
+        os.kill(process, signal.SIGKILL)
+
+    _, _, said = read_many(listed, folder, half_way=kill_command)
     assert not said
     kept = len(pd.read_parquet(folder))
     *_, said = read_many(listed, folder)

@@ -212,6 +212,7 @@ def main() -> int:
         written = find_written(arguments.output, arguments.format)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home where this is not set
         ray.init(
+            os.environ.get("RAY_ADDRESS", "local"),  # by itself Ray joins whatever was started here last
             runtime_env={
                 "working_dir": str(Path(__file__).parent),
                 "excludes": ["/*", "!/.", *(f"!/{name}" for name in SHIPPED)],
@@ -232,7 +233,7 @@ def main() -> int:
         # waits for a node of its own.
         readings = images.map_batches(
             read,
-            batch_size=BLOCK,
+            batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(arguments.workers),
         )
