@@ -131,11 +131,12 @@ def open_files(files: list[str], written: pa.ChunkedArray) -> tuple[ray.data.Dat
     begun = names.filter(pc.and_(is_written, pc.is_in(names["__filename"], files)))["path"].combine_chunks()
 
     def leave_out(images: pa.Table) -> pa.Table:
-        return images.filter(pc.invert(pc.is_in(images["path"].cast(pa.string()), begun)))
+        images = images.set_column(0, "path", images["path"].cast(pa.string()))
+        return images.filter(pc.invert(pc.is_in(images["path"], begun)))
 
     if not len(left):
         return None, 0, len(names)
-    images = ray.data.read_parquet(files.to_pylist(), columns=["path", "bytes"])
+    images = ray.data.read_parquet(files.to_pylist()).select_columns(["path", "bytes"])
     return images.map_batches(leave_out, batch_format="pyarrow", batch_size=None), len(left), len(names)
 
 
