@@ -1,4 +1,4 @@
-"""Write the readme's tables of benchmarks from their JSON files: `python benchmarks/table.py`."""
+"""Write the pages' tables of benchmarks from their JSON files: `python benchmarks/table.py`."""
 
 import json
 import re
@@ -90,17 +90,70 @@ def own_images() -> str:
     return markdown(rows, content["machine"])
 
 
-TABLES = {"benchmarks": benchmarks, "own images": own_images}  # by the marker in the readme
+def scale() -> str:
+    """Make the table of what reading takes."""
+    content, speed, serving = map(load, ("scale", "speed", "serving"))
+    rates = content["images_per_second_of_workers"]
+    rows = [
+        ("", "cores", "images a second", "core-hours for a hundred million", "cores for a thousand a second"),
+        *(
+            (
+                name,
+                str(cores),
+                f"{rate:,.0f}",
+                f"{1e8 / rate * cores / 3600:,.0f}",
+                f"{1000 / rate * cores:,.1f}",
+            )
+            for name, cores, rate in (
+                ("`read_many.py`, one worker", 1, max(rates["1"])),
+                ("`read_many.py`, two workers", 2, max(rates["2"])),
+                ("one process, images in memory", 2, speed["thousand_images_per_second"]["ours"]),
+                (
+                    f"the app over HTTP, {serving['clients']} clients, an image a call",
+                    2,
+                    serving["clients_images_per_second"],
+                ),
+                ("the app, a zip of 1,000 a call", 2, 1000 / serving["thousand_images_seconds"]),
+            )
+        ),
+        ("one GPU", "", "not measured", "", ""),
+    ]
+    return markdown(rows, content["machine"])
+
+
+def scale_checks() -> str:
+    """Say what was shown of reading with Ray."""
+    content = load("scale")
+    node, command = content["node_killed"], content["command_killed"]
+    return "\n".join(
+        [
+            f"- {content['images']:,} drawn images: the same texts as `ocr.py --csv`, {content['right']:,} "
+            f"of them right. A reading takes {content['bytes_per_reading']:.0f} bytes of Parquet.",
+            f"- {content['images_of_the_rest']:,} of them on a cluster of two nodes, of which one was killed "
+            f"half-way, after {node['its_processor_seconds']:.0f} s of processor: each image once.",
+            f"- The same with the command itself killed half-way: {command['kept']:,} stayed, and the second "
+            "start read the rest: each image once.",
+        ]
+    )
+
+
+TABLES = {  # by the marker in a page
+    "benchmarks": benchmarks,
+    "own images": own_images,
+    "scale": scale,
+    "scale checks": scale_checks,
+}
+PAGES = (ROOT / "readme.md", ROOT / "docs" / "scale.md")
 
 
 def main() -> None:
-    """Put the tables into the readme."""
-    readme = ROOT / "readme.md"
-    text = readme.read_text("utf-8")
-    for marker, table in TABLES.items():
-        block = re.compile(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)", re.DOTALL)
-        text = block.sub(lambda _, table=table: table() + "\n", text)
-    readme.write_text(text, "utf-8")
+    """Put the tables into the pages."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for marker, table in TABLES.items():
+            block = re.compile(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)", re.DOTALL)
+            text = block.sub(lambda _, table=table: table() + "\n", text)
+        page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
