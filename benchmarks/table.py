@@ -1,4 +1,4 @@
-"""Write the readme's tables of benchmarks from their JSON files: `python benchmarks/table.py`."""
+"""Write the tables of benchmarks into their pages from JSON files: `python benchmarks/table.py`."""
 
 import json
 import re
@@ -90,17 +90,78 @@ def own_images() -> str:
     return markdown(rows, content["machine"])
 
 
-TABLES = {"benchmarks": benchmarks, "own images": own_images}  # by the marker in the readme
+def fuzz() -> str:
+    """Make the table of bad input."""
+    content = load("fuzz")
+    kinds = ("result", "ImageError", "ModelError", "DatasetError")
+    rows = [("thrown at", "inputs", "read", "refused with a sentence", "anything else")]
+    for target, outcomes in content["outcomes"].items():
+        allowed = [outcomes.get(kind, 0) for kind in kinds]
+        total = sum(outcomes.values())
+        counts = (total, allowed[0], sum(allowed[1:]), total - sum(allowed))
+        rows.append((target.replace("_", "\\_"), *(f"{count:,}" for count in counts)))
+    slowest, largest = content["slowest"], content["largest"]
+    rows += [
+        ("all", f"{content['inputs']:,}", "", "", f"{content['not_allowed']:,} outside the limits"),
+        ("slowest", f"{slowest['seconds']:.1f} s", slowest["case"], "", ""),
+        ("most memory", f"{largest['growth'] / 1e6:.0f} MB", largest["case"], "", ""),
+        ("memory that all of them left", f"{content['growth_of_all'] / 1e6:.0f} MB", "", "", ""),
+    ]
+    return markdown(rows, content["machine"])
+
+
+def under_load() -> str:
+    """Make the table of the app under load."""
+    content = load("load")
+    if not content:
+        return "Not measured yet."
+    minutes = content["seconds"] / 60
+    rows = [
+        ("measured", ""),
+        (
+            f"{content['clients']} clients for {minutes:.0f} minutes: images",
+            f"{content['images']:,}, of them {content['rubbish']:,} rubbish, which was refused",
+        ),
+        ("failed", f"{content['failed']:,}"),
+        ("refused because too many were waiting", f"{content['busy']:,}"),
+        ("median, 99th percentile", f"{content['median_ms']:.0f} ms, {content['p99_ms']:.0f} ms"),
+        (
+            "memory of the app in the first and in the last tenth",
+            f"{content['first_tenth_mb']} MB, {content['last_tenth_mb']} MB",
+        ),
+        (
+            f"{content['crowd']} clients at once",
+            f"{content['crowd_right']} read, {content['crowd_busy']} told to try again, "
+            f"{content['crowd_failed']} failed",
+        ),
+    ]
+    if content["crowd_busy"]:
+        rows.append(("the last of those was told after", f"{content['crowd_busy_slowest_ms'] / 1000:.1f} s"))
+    rows += [
+        ("the last of the others was answered after", f"{content['crowd_right_slowest_ms'] / 1000:.1f} s"),
+        (
+            "one client alone, median, before all that and after",
+            f"{content['alone_before_ms']:.0f} ms, {content['alone_after_ms']:.0f} ms",
+        ),
+    ]
+    return markdown(rows, content["machine"])
+
+
+PAGES = {  # their tables, by the markers around them
+    "readme.md": {"benchmarks": benchmarks, "own images": own_images},
+    "docs/reliability.md": {"fuzz": fuzz, "load": under_load},
+}
 
 
 def main() -> None:
-    """Put the tables into the readme."""
-    readme = ROOT / "readme.md"
-    text = readme.read_text("utf-8")
-    for marker, table in TABLES.items():
-        block = re.compile(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)", re.DOTALL)
-        text = block.sub(lambda _, table=table: table() + "\n", text)
-    readme.write_text(text, "utf-8")
+    """Put the tables into the pages."""
+    for name, tables in PAGES.items():
+        page = ROOT / name
+        text = page.read_text("utf-8")
+        for marker, table in tables.items():
+            block = re.compile(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)", re.DOTALL)
+            text = block.sub(lambda _, table=table: table() + "\n", text)
+        page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
