@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint study
+.PHONY: demo test lint audit study
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
@@ -13,6 +13,10 @@ test: $(VENV)/tests
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+# In an environment of its own, for pip-audit's dependencies are not ours.
+audit: $(VENV)/tests $(VENV)/audit/ready
+	$(VENV)/audit/bin/pip-audit --strict --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 # For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"
 study: $(VENV)/env
@@ -31,6 +35,11 @@ $(VENV)/env: env/requirements.txt demo_app/requirements.txt | $(VENV)/ready
 
 $(VENV)/tests: tests/requirements.txt env/requirements.txt demo_app/requirements.txt | $(VENV)/ready
 	$(BIN)/pip install --quiet -r $<
+	touch $@
+
+$(VENV)/audit/ready: | $(VENV)/ready
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
 	touch $@
 
 $(VENV)/ready:

@@ -89,11 +89,11 @@ def main() -> None:
     matches = [results["metrics"]["exact_match"] for results in whole]
     content = {
         "kills": kills,
-        "epochs": sorted(int(epoch) for epoch in pd.read_csv(log)["epoch"].unique()),
+        "epochs": int(pd.read_csv(log)["epoch"].nunique()),
         "exact_match": results["metrics"]["exact_match"],
         "whole_runs": matches,
         "whole_runs_epochs": [results["epochs"] for results in whole],
-        "same_seed_same_misread": whole[0]["metrics"]["misread"] == whole[1]["metrics"]["misread"],
+        "same_seed_same_texts": whole[0]["metrics"]["misread"] == whole[1]["metrics"]["misread"],
         "same_seed_confidences": [results["metrics"]["mean_confidence"] for results in whole[:2]],
     }
     for name, value in content.items():

@@ -1,4 +1,4 @@
-"""Write the pages' tables of benchmarks from their JSON files: `python benchmarks/table.py`."""
+"""Write the tables of benchmarks into their pages from JSON files: `python benchmarks/table.py`."""
 
 import json
 import re
@@ -56,7 +56,11 @@ def benchmarks() -> str:
     rows += [
         ("one image, bytes to text, ms", f"{one['ours']:.1f}", f"{one['tutorial']:.1f}"),
         ("images a second, 1,000 in memory", f"{many['ours']:.0f}", f"{many['tutorial']:.0f}"),
-        ("the app over HTTP, image in, JSON out: one client, ms", f"{serving['one_client_median_ms']:.0f}", ""),
+        (
+            "the app over HTTP, image in, JSON out: one client, ms",
+            f"{serving['one_client_median_ms']:.0f}",
+            "",
+        ),
         (
             f"the same, {serving['clients']} clients, images a second",
             f"{serving['clients_images_per_second']:.0f}",
@@ -137,20 +141,99 @@ def scale_checks() -> str:
     )
 
 
-TABLES = {  # by the marker in a page
-    "benchmarks": benchmarks,
-    "own images": own_images,
-    "scale": scale,
-    "scale checks": scale_checks,
+def fuzz() -> str:
+    """Make the table of bad input."""
+    content = load("fuzz")
+    kinds = ("result", "ImageError", "ModelError", "DatasetError")
+    rows = [("thrown at", "inputs", "read", "refused with a sentence", "anything else")]
+    for target, outcomes in content["outcomes"].items():
+        allowed = [outcomes.get(kind, 0) for kind in kinds]
+        total = sum(outcomes.values())
+        counts = (total, allowed[0], sum(allowed[1:]), total - sum(allowed))
+        rows.append((target.replace("_", "\\_"), *(f"{count:,}" for count in counts)))
+    slowest, largest = content["slowest"], content["largest"]
+    rows += [
+        ("all", f"{content['inputs']:,}", "", "", f"{content['not_allowed']:,} outside the limits"),
+        ("slowest", f"{slowest['seconds']:.1f} s", slowest["case"], "", ""),
+        ("most memory", f"{largest['growth'] / 1e6:.0f} MB", largest["case"], "", ""),
+        ("memory that all of them left", f"{content['growth_of_all'] / 1e6:.0f} MB", "", "", ""),
+    ]
+    return markdown(rows, content["machine"])
+
+
+def under_load() -> str:
+    """Make the table of the app under load."""
+    content = load("load")
+    if not content:
+        return "Not measured yet."
+    minutes = content["seconds"] / 60
+    rows = [
+        ("measured", ""),
+        (
+            f"{content['clients']} clients for {minutes:.0f} minutes: images",
+            f"{content['images']:,}, of them {content['rubbish']:,} rubbish, which was refused",
+        ),
+        ("failed", f"{content['failed']:,}"),
+        ("refused because too many were waiting", f"{content['busy']:,}"),
+        ("median, 99th percentile", f"{content['median_ms']:.0f} ms, {content['p99_ms']:.0f} ms"),
+        (
+            "memory of the app in the first and in the last tenth",
+            f"{content['first_tenth_mb']} MB, {content['last_tenth_mb']} MB",
+        ),
+        (
+            f"{content['crowd']} clients at once",
+            f"{content['crowd_right']} read, {content['crowd_busy']} told to try again, "
+            f"{content['crowd_failed']} failed",
+        ),
+    ]
+    if content["crowd_busy"]:
+        rows.append(("the last of those was told after", f"{content['crowd_busy_slowest_ms'] / 1000:.1f} s"))
+    rows += [
+        ("the last of the others was answered after", f"{content['crowd_right_slowest_ms'] / 1000:.1f} s"),
+        (
+            "one client alone, median, before all that and after",
+            f"{content['alone_before_ms']:.0f} ms, {content['alone_after_ms']:.0f} ms",
+        ),
+    ]
+    return markdown(rows, content["machine"])
+
+
+def faults() -> str:
+    """Say what was shown of a run that was killed again and again."""
+    content = load("faults")
+    kills = content["kills"]
+    killed = sum(kill["was_running"] for kill in kills)
+    reads = sum(kill["app_reads"] for kill in kills)
+    matches = ", ".join(f"{match:.2%}" for match in content["whole_runs"])
+    same = "the same" if content["same_seed_same_texts"] else "different"
+    rows = [
+        ("measured", ""),
+        ("kills while the run was running", f"{killed} of {len(kills)}"),
+        ("afterwards the app's folder read an image", f"{reads} of {len(kills)}"),
+        (
+            "epochs of the killed run, and of whole ones",
+            f"{content['epochs']}, {content['whole_runs_epochs'][0]}",
+        ),
+        ("exact match of the killed run", f"{content['exact_match']:.2%}"),
+        ("exact match of whole runs, two of them with the same seed", matches),
+        ("the test texts of these two", same),
+    ]
+    return markdown(rows, content["machine"])
+
+
+PAGES = {  # their tables, by the markers around them
+    "readme.md": {"benchmarks": benchmarks, "own images": own_images},
+    "docs/reliability.md": {"fuzz": fuzz, "load": under_load, "faults": faults},
+    "docs/scale.md": {"scale": scale, "scale checks": scale_checks},
 }
-PAGES = (ROOT / "readme.md", ROOT / "docs" / "scale.md")
 
 
 def main() -> None:
     """Put the tables into the pages."""
-    for page in PAGES:
+    for name, tables in PAGES.items():
+        page = ROOT / name
         text = page.read_text("utf-8")
-        for marker, table in TABLES.items():
+        for marker, table in tables.items():
             block = re.compile(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)", re.DOTALL)
             text = block.sub(lambda _, table=table: table() + "\n", text)
         page.write_text(text, "utf-8")

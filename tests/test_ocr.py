@@ -6,8 +6,10 @@ import io
 import itertools
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import ocr
@@ -103,6 +105,83 @@ def test_no_damage_escapes_as_another_error():
                 damaged[position] = rng.integers(256)
             with contextlib.suppress(ocr.ImageError):
                 assert ocr.open_image(bytes(damaged)).dtype == np.uint8
+
+
+def test_a_large_image_is_converted_in_strips(monkeypatch):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (41, 30)).astype(np.uint8)
+    deep = rng.integers(0, 65_536, (41, 30)).astype(np.uint16)
+    rgba = rng.integers(0, 256, (41, 30, 4)).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    images = [encoded(Image.fromarray(array)) for array in (grey, deep, rgba)]
+    images.append(encoded(Image.fromarray(deep.astype(np.float32)), "TIFF"))
+    images.append(encoded(Image.fromarray(grey).convert("P"), transparency=7))
+    images.append(encoded(Image.fromarray(rgba[..., :3]), "JPEG", exif=turned))
+    for image, channels in itertools.product(images, (1, 3)):
+        monkeypatch.setattr(ocr, "STRIP_PIXELS", 1_000_000)
+        expected = ocr.open_image(image, channels)
+        monkeypatch.setattr(ocr, "STRIP_PIXELS", 100)
+        np.testing.assert_array_equal(ocr.open_image(image, channels), expected)
+
+
+def test_an_image_that_was_given_open_is_left_as_it_is():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(io.BytesIO(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)))
+    assert ocr.open_image(image).shape == (40, 20, 1)
+    assert (image.size, image.mode) == ((40, 20), "RGB") and image.getexif()[0x0112] == 6
+
+
+def test_a_photograph_is_read_and_half_of_it_where_decoders_need_more():
+    assert ocr.open_image(encoded(Image.new("RGB", (6000, 4000)), "JPEG")).shape == (4000, 6000, 1)
+    for image in (encoded(Image.new("L", (5000, 4000)), "TIFF"), Image.new("CMYK", (5000, 4000))):
+        with pytest.raises(ocr.ImageError, match="12,500,000 pixels"):
+            ocr.open_image(image)
+
+
+def chunks(name, count):
+    return (struct.pack(">I", 0) + name + struct.pack(">I", zlib.crc32(name))) * count
+
+
+JPEG = encoded(Image.new("RGB", (200, 100), "grey"), "JPEG", progressive=True)
+LAYER = JPEG[JPEG.rindex(b"\xff\xda") : -2]
+TIFF = struct.pack("<2sHIH", b"II", 42, 8, 1) + struct.pack("<HHII", 273, 4, 200_000, 26) + bytes(800_004)
+BIG_TIFF = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, 1) + struct.pack("<HHQQ", 324, 4, 200_000, 44)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (PNG[:33] + chunks(b"prVt", 60_000) + PNG[33:], "too long"),
+        (PNG[:-12] + chunks(b"prVt", 60_000) + PNG[-12:], "too long"),
+        (JPEG[:2] + b"\xff\xfe\0\2" * 50_000 + JPEG[2:], "too long"),
+        (JPEG[:-2] + LAYER * 60_000 + JPEG[-2:], "layers"),
+        (TIFF, "200,000 parts"),
+        (BIG_TIFF + bytes(800_000), "200,000 parts"),
+        (TIFF[:9], "not an image"),
+    ],
+)
+def test_files_of_very_many_parts_are_refused(data, words):
+    with pytest.raises(ocr.ImageError, match=words):
+        ocr.open_image(data)
+
+
+def test_parts_that_swell_are_given_up(monkeypatch):
+    swelling = b"a\0\0" + zlib.compress(bytes(1000))
+    part = struct.pack(">I", len(swelling)) + b"iCCP" + swelling
+    part += struct.pack(">I", zlib.crc32(part[4:]))
+    data = PNG[:33] + part * 4000 + PNG[33:]
+    assert len(data) > ocr.SMALL_BYTES and ocr.open_image(data).shape == (10, 20, 1)
+    monkeypatch.setattr(ocr, "MAX_SECONDS", 0)
+    with pytest.raises(ocr.ImageError, match="too long"):
+        ocr.open_image(data)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1)])
+def test_extreme_shapes_are_read(recognizer, size):
+    reading = recognizer.read(encoded(Image.new("L", size, 99)))
+    assert all(0 <= part.left < part.right <= size[0] for part in reading.characters)
 
 
 def collapse(path):

@@ -1,0 +1,134 @@
+"""The app under load: 32 clients for ten minutes, one image in ten rubbish, then 500 clients at once.
+
+`python benchmarks/load.py` starts the shipped app on 127.0.0.1, prints and writes `load.json`.
+"""
+
+import argparse
+import asyncio
+import base64
+import itertools
+import time
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import psutil
+from runs import ROOT, WORK, serve, write
+
+CLIENTS, CROWD, RUBBISH = 32, 500, 10  # every so many-th image is rubbish
+EXAMPLES = [(path.stem, path.read_bytes()) for path in sorted((ROOT / "demo_app" / "Examples").iterdir())]
+MEGABYTE = 1_000_000
+
+
+class Answer(NamedTuple):
+    """What came back: "right", "refused" (rubbish), "busy" or "failed", and after how many seconds."""
+
+    kind: str
+    seconds: float
+
+
+async def ask(client: httpx.AsyncClient, text: str, content: bytes) -> Answer:
+    """Send an image in one request and judge the answer."""
+    url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    body = {"data": [{"url": url, "meta": {"_type": "gradio.FileData"}}]}
+    start, kind = time.perf_counter(), "failed"
+    try:
+        answer = await client.post("/gradio_api/run/predict", json=body)
+    except httpx.HTTPError as error:
+        print("failed:", repr(error))
+    else:
+        if answer.status_code == 200 and answer.json()["data"][0]["text"] == text:
+            kind = "right"
+        elif "Try again" in answer.text:
+            kind = "busy"
+        elif "not an image" in answer.text or "damaged" in answer.text:
+            kind = "refused"
+        else:
+            print("failed:", answer.status_code, answer.text[:200])
+    return Answer(kind, time.perf_counter() - start)
+
+
+async def work(address: str, number: int, seconds: float, rubbish: int) -> list[Answer]:
+    """Be one client: send one image after the other; of each `rubbish` of them one is none (0: all are)."""
+    rng, answers, end = np.random.default_rng(number), [], time.perf_counter() + seconds
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+        for text, content in itertools.islice(itertools.cycle(EXAMPLES), number % len(EXAMPLES), None):
+            if time.perf_counter() > end:
+                return answers
+            if rubbish and (len(answers) + number) % rubbish == 0:
+                cut = content[: rng.integers(len(content) // 2)]
+                answer = await ask(client, "", rng.bytes(5000) if rng.random() < 0.5 else cut)
+                answers.append(answer._replace(kind="refused" if answer.kind == "refused" else "failed"))
+            else:
+                answer = await ask(client, text, content)
+                answers.append(answer._replace(kind="failed" if answer.kind == "refused" else answer.kind))
+    raise AssertionError("the examples go on without end")
+
+
+async def watch(app: psutil.Process, seconds: float) -> list[int]:
+    """Take the memory of the app once a second."""
+    sizes, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        sizes.append(app.memory_info().rss)
+        await asyncio.sleep(1)
+    return sizes
+
+
+def milliseconds(answers: list[Answer], kind: str, share: float) -> float:
+    """Give a quantile of the times of one kind of answer."""
+    return round(1000 * float(np.quantile([a.seconds for a in answers if a.kind == kind], share)), 1)
+
+
+async def measure(address: str, seconds: float) -> dict[str, Any]:
+    """Load the app at an address, the only child of this process."""
+    (app,) = psutil.Process().children()
+    await work(address, 0, 3, 0)
+    alone = await work(address, 0, seconds / 40, 0)
+    clients = (work(address, number, seconds, RUBBISH) for number in range(CLIENTS))
+    sizes, *parts = await asyncio.gather(watch(app, seconds), *clients)
+    answers = [answer for part in parts for answer in part]
+    minute = max(1, len(sizes) // 10)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as client:
+        crowd = await asyncio.gather(*(ask(client, *EXAMPLES[n % len(EXAMPLES)]) for n in range(CROWD)))
+    await asyncio.sleep(seconds / 10)
+    after = await work(address, 0, seconds / 40, 0)
+    kinds = [answer.kind for answer in answers]
+    crowd_kinds = [answer.kind for answer in crowd]
+    return {
+        "seconds": seconds,
+        "clients": CLIENTS,
+        "images": len(answers),
+        "rubbish": kinds.count("refused"),
+        "busy": kinds.count("busy"),
+        "failed": kinds.count("failed"),
+        "median_ms": milliseconds(answers, "right", 0.5),
+        "p99_ms": milliseconds(answers, "right", 0.99),
+        "first_tenth_mb": round(float(np.mean(sizes[:minute])) / MEGABYTE),
+        "last_tenth_mb": round(float(np.mean(sizes[-minute:])) / MEGABYTE),
+        "crowd": CROWD,
+        "crowd_right": crowd_kinds.count("right"),
+        "crowd_busy": crowd_kinds.count("busy"),
+        "crowd_failed": crowd_kinds.count("failed"),
+        "crowd_right_slowest_ms": milliseconds(crowd, "right", 1),
+        "crowd_busy_slowest_ms": milliseconds(crowd, "busy", 1) if "busy" in crowd_kinds else None,
+        "alone_before_ms": milliseconds(alone, "right", 0.5),
+        "alone_after_ms": milliseconds(after, "right", 0.5),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600, help="how long the 32 clients go on")
+    seconds = parser.parse_args().seconds
+    WORK.mkdir(parents=True, exist_ok=True)
+    with serve(ROOT / "demo_app" / "app.py", WORK) as address:
+        results = asyncio.run(measure(address, seconds))
+    write("load", results)
+    for name, value in results.items():
+        print(name, value)
+
+
+if __name__ == "__main__":
+    main()
