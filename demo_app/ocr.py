@@ -192,6 +192,8 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise _too_large(MAX_PIXELS) from error
     except Exception as error:
+        if getattr(error, "errno", None):  # the system's; Pillow's own errors of this kind have none
+            raise ImageError(f"The file can't be read ({error.strerror}). Check its path.") from error
         detail = str(error) or type(error).__name__
         raise ImageError(f"The image is damaged ({detail}). Save or export it again.") from error
 
@@ -210,6 +212,8 @@ def _image_from_array(array: np.ndarray) -> Image.Image:
 
 
 def _pixels(image: Image.Image, channels: int, is_own: bool) -> np.ndarray:
+    if not image.width * image.height:
+        raise ImageError("The image has no pixels. Give one of at least 1x1.")
     is_hungry = image.format in HUNGRY or image.mode == "CMYK"
     limit = MAX_PIXELS // 2 if is_hungry else MAX_PIXELS
     if image.width * image.height > limit:
@@ -428,7 +432,7 @@ def _load_pickle(path: Path) -> dict:
                 raise ValueError(f"it holds more than characters and numbers: {opcode.name}")
         return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
     except Exception as error:
-        raise ModelError(f"{path} can't be loaded ({error}). Export the model again.") from error
+        raise ModelError(f"{path} can't be loaded ({str(error)[:100]}). Export the model again.") from error
 
 
 class Recognizer:

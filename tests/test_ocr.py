@@ -81,6 +81,9 @@ PNG = encoded(Image.new("L", (20, 10)))
         (np.zeros((0, 4), np.uint8), "no pixels"),
         (Image.new("1", (8000, 8000)), "pixels"),
         (str(EXAMPLES[0] / "below.png"), "no file"),
+        ("a" * 5000, "name too long"),
+        (Image.new("RGB", (7, 0)), "no pixels"),
+        (Image.new("RGB", (0, 7)), "no pixels"),
         (encoded(Image.new("1", (20000, 20000))), "pixels"),
     ],
 )
