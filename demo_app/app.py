@@ -21,6 +21,7 @@ import anyio
 import gradio as gr
 import numpy as np
 from fastapi import HTTPException
+from fastapi.responses import JSONResponse
 from gradio import processing_utils, routes
 from gradio.utils import get_upload_folder
 from ocr import COLUMNS, SUFFIXES, ImageError, Reading, Recognizer, as_row, find_images, open_image
@@ -77,11 +78,16 @@ MAKE_ACCESSIBLE = """() => {
 }"""
 
 
-class LimitedBody:
-    """ASGI middleware that refuses larger bodies than `MAX_BODY_BYTES`; uploads have their own limit."""
+class Limits:
+    """ASGI middleware that refuses too many requests at once, and larger ones than `MAX_BODY_BYTES`.
+
+    What comes when `READERS` read and `MAX_WAITING` wait is refused before gradio spends time on it. Events of
+    the page wait in gradio's queue, and uploads have a limit of their own.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -95,7 +101,16 @@ class LimitedBody:
                 raise HTTPException(413, f"The request is larger than {MAX_BODY_BYTES // 1_000_000} MB.")
             return message
 
-        await self.app(scope, receive_some, send)
+        if scope["type"] != "http" or not scope["path"].endswith("/run/predict"):
+            await self.app(scope, receive_some, send)
+        elif self.requests >= READERS + MAX_WAITING:
+            await JSONResponse({"error": BUSY}, 503)(scope, receive, send)
+        else:
+            self.requests += 1
+            try:
+                await self.app(scope, receive_some, send)
+            finally:
+                self.requests -= 1
 
 
 async def refuse_download(*_: str, **__: str) -> NoReturn:
@@ -120,7 +135,7 @@ LAUNCH = {
     "ssr_mode": False,
     "max_file_size": MAX_FILE_BYTES,
     "state_session_capacity": 100,  # a session holds its last request
-    "app_kwargs": {"middleware": [Middleware(LimitedBody)]},
+    "app_kwargs": {"middleware": [Middleware(Limits)]},
 }
 Result = TypeVar("Result")
 
@@ -304,17 +319,10 @@ def build(folder: Path) -> gr.Blocks:
         ocr.ModelError: If the model can't be loaded.
     """
     recognizer = Recognizer(folder)
-    readers, at_once = anyio.CapacityLimiter(READERS), 0
+    readers = anyio.CapacityLimiter(READERS)
 
     async def in_turn(function: Callable[[dict | None], Result], image: dict | None) -> Result:
-        nonlocal at_once
-        if at_once >= READERS + MAX_WAITING:
-            raise gr.Error(BUSY, print_exception=False)
-        at_once += 1
-        try:
-            return await anyio.to_thread.run_sync(function, image, limiter=readers)
-        finally:
-            at_once -= 1
+        return await anyio.to_thread.run_sync(function, image, limiter=readers)
 
     def read(image: dict | None) -> tuple[np.ndarray, Reading]:
         pixels = open_image(open_upload(image), recognizer.channels)

@@ -208,7 +208,7 @@ def test_requests_over_the_limit_are_told_to_come_back(monkeypatch, tmp_path):
         errors = [future.result().json()["error"] for future in answers]
     finally:
         page.close()
-    assert {answer.json()["error"] for answer in refused} == {app.BUSY}
+    assert {(answer.status_code, answer.json()["error"]) for answer in refused} == {(503, app.BUSY)}
     assert sorted(errors) == ["It was read."] * (app.READERS + 3) + [app.BUSY] * len(refused)
 
 
