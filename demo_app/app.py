@@ -81,8 +81,8 @@ MAKE_ACCESSIBLE = """() => {
 class Limits:
     """ASGI middleware that refuses too many requests at once, and larger ones than `MAX_BODY_BYTES`.
 
-    What comes when `READERS` read and `MAX_WAITING` wait is refused before gradio spends time on it. Events of
-    the page wait in gradio's queue, and uploads have a limit of their own.
+    What comes when `READERS` read and `MAX_WAITING` wait is refused before gradio spends time on it. Events
+    of the page wait in gradio's queue, and uploads have a limit of their own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
