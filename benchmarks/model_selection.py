@@ -17,7 +17,7 @@ from runs import ROOT, definitions, run, run_folder, write
 
 ARCHITECTURES = ("bilstm", "cnn", "attention", "pretrained")
 SIZES, RATES, AUGMENTATIONS = (1.0, 1.5), (2e-3, 4e-3), (0.5, 1.0)
-BRIEF = {"PRETRAIN": 0, "EPOCHS": 8, "BATCH_SIZE": 16}
+BRIEF = {"PRETRAIN": 0, "EPOCHS": 10, "BATCH_SIZE": 16}
 SEEDS = (1, 2, 3)
 GOAL = 0.99
 
