@@ -64,8 +64,9 @@ LIMITS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # white is reada
 KEEP_SECONDS = 3600  # until an upload is deleted
 MAX_FILE_BYTES = 20_000_000
 MAX_BODY_BYTES = 5_000_000  # of a request that is no upload: gradio holds it in memory
+MAX_UPLOAD_BYTES = 200_000_000  # of all files of one request
 MAX_SECONDS = 300
-READERS = 4  # images that are open at once: one of 25 megapixels takes up to 300 MB
+READERS = 4  # single images that are open at once: one of 25 megapixels takes up to 300 MB
 MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
 BUSY = "Too many images are waiting. Try again in a few seconds."
 NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
@@ -79,10 +80,10 @@ MAKE_ACCESSIBLE = """() => {
 
 
 class Limits:
-    """ASGI middleware that refuses too many requests at once, and larger ones than `MAX_BODY_BYTES`.
+    """ASGI middleware that refuses too many requests at once, and too large ones.
 
     What comes when `READERS` read and `MAX_WAITING` wait is refused before gradio spends time on it. Events
-    of the page wait in gradio's queue, and uploads have a limit of their own.
+    of the page wait in gradio's queue.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -91,26 +92,40 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        size = 0
+        is_upload = scope.get("path", "").endswith("/gradio_api/upload")
+        limit, size = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES, 0
 
         async def receive_some() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES and not scope["path"].endswith("/upload"):
-                raise HTTPException(413, f"The request is larger than {MAX_BODY_BYTES // 1_000_000} MB.")
+            if size > limit:
+                raise HTTPException(413, f"The request is larger than {limit // 1_000_000} MB.")
             return message
 
-        if scope["type"] != "http" or not scope["path"].endswith("/run/predict"):
+        if scope["type"] != "http" or not re.search(r"/(run|api)/[^/]+/?$", scope["path"]):
             await self.app(scope, receive_some, send)
-        elif self.requests >= READERS + MAX_WAITING:
+            return
+        # Only what has come whole counts: a slow client is not to hold up others.
+        messages = []
+        try:
+            while not messages or messages[-1].get("more_body"):
+                messages.append(await receive_some())
+        except HTTPException as error:
+            await JSONResponse({"error": error.detail}, error.status_code)(scope, receive, send)
+            return
+
+        async def receive_again() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        if self.requests >= READERS + MAX_WAITING:
             await JSONResponse({"error": BUSY}, 503)(scope, receive, send)
-        else:
-            self.requests += 1
-            try:
-                await self.app(scope, receive_some, send)
-            finally:
-                self.requests -= 1
+            return
+        self.requests += 1
+        try:
+            await self.app(scope, receive_again, send)
+        finally:
+            self.requests -= 1
 
 
 async def refuse_download(*_: str, **__: str) -> NoReturn:
@@ -153,10 +168,11 @@ def describe(about: dict) -> str:
     alphabet = about["alphabet"]
     shown = literal(alphabet) if len(alphabet) <= 80 else f"{len(alphabet):,}"
     low, high = about["exact_match_interval"]
+    unseen = "which an earlier model may have seen" if about.get("start_from") else "that it had never seen"
     return (
         f"Reads one line of {length} characters out of {shown}, "
         f"in images like those of {literal(about['dataset'])}. Of {about['split']['test']:,} of these "
-        f"that it had never seen, it read {about['exact_match']:.1%} without a mistake "
+        f"{unseen}, it read {about['exact_match']:.1%} without a mistake "
         f"(95% interval {low:.1%} to {high:.1%}; {about['date']})."
     )
 

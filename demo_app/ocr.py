@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import pickletools
+import re
 import struct
 import sys
 import time
@@ -33,8 +34,10 @@ from tqdm import tqdm
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 25_000_000  # a photograph; with 4 bytes a pixel while it is decoded, 8 in a progressive JPEG
-HUNGRY = ("WEBP", "TIFF")  # whose decoders hold 16 bytes a pixel, so that half as many are the most
+HUNGRY = ("WEBP", "TIFF")  # whose decoders hold 16 bytes a pixel; so does CMYK
+MAX_HUNGRY_PIXELS = 13_000_000
 MAX_SCANS_PIXELS = 1_000_000_000  # of a JPEG, which may go over its pixels again and again, a ms each
+SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # how a layer of a JPEG begins
 MAX_PARTS = 100_000  # of a file; Pillow keeps each of them
 SMALL_BYTES = 100_000  # files up to here need no limits but that of the pixels
 MAX_SECONDS = 1.5  # of the processor's time, to open an image
@@ -118,10 +121,11 @@ class _LimitedFile:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.seek, self.tell = file, file.seek, file.tell
         self._reads, self._end = 0, time.thread_time() + MAX_SECONDS
+        self.max_reads = float(MAX_PARTS)
 
     def read(self, size: int = -1) -> bytes:
         self._reads += 1
-        if self._reads > MAX_PARTS or time.thread_time() > self._end:
+        if self._reads > self.max_reads or time.thread_time() > self._end:
             raise ImageError("The image takes too long to open. Scale it down, or save or export it again.")
         return self._file.read(size)
 
@@ -129,6 +133,8 @@ class _LimitedFile:
 def _check_strips(file: _LimitedFile) -> None:
     # Pillow makes a list of all strips or tiles of a TIFF before it can be asked how many there are.
     head = file.read(16)
+    if head.startswith(b"BM"):
+        file.max_reads = float("inf")  # a BMP may be read byte by byte; its time is limited
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         order = "<" if head.startswith(b"I") else ">"
         start, number, entry = ("8xQ", "Q", "HHQ8x") if b"+" in head[:4] else ("4xI", "H", "HHI4x")
@@ -153,8 +159,8 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
         uint8 (height, width, channels).
 
     Raises:
-        ImageError: If the source is not a readable image of at most `MAX_PIXELS` pixels, half as many in
-            WebP, TIFF or CMYK, or takes more than `MAX_SECONDS` to open.
+        ImageError: If the source is not a readable image of at most `MAX_PIXELS` pixels, or
+            `MAX_HUNGRY_PIXELS` in WebP, TIFF or CMYK, or takes more than `MAX_SECONDS` to open.
     """
     is_small = isinstance(source, bytes) and len(source) <= SMALL_BYTES
     if isinstance(source, bytes):
@@ -173,7 +179,9 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
             if not hasattr(source, "read") and Path(source).stat().st_size > SMALL_BYTES:
                 source = stack.enter_context(Path(source).open("rb"))
             if hasattr(source, "read") and not is_small:
-                source = _LimitedFile(source)
+                is_seekable = getattr(source, "seekable", lambda: False)()
+                source = _LimitedFile(source if is_seekable else io.BytesIO(source.read()))
+                source.seek(0)
                 _check_strips(source)
             image = stack.enter_context(Image.open(source, formats=FORMATS))
             return _pixels(image, channels, is_own=True)
@@ -215,12 +223,12 @@ def _pixels(image: Image.Image, channels: int, is_own: bool) -> np.ndarray:
     if not image.width * image.height:
         raise ImageError("The image has no pixels. Give one of at least 1x1.")
     is_hungry = image.format in HUNGRY or image.mode == "CMYK"
-    limit = MAX_PIXELS // 2 if is_hungry else MAX_PIXELS
+    limit = MAX_HUNGRY_PIXELS if is_hungry else MAX_PIXELS
     if image.width * image.height > limit:
         raise _too_large(limit)
     if is_own and image.format in ("JPEG", "MPO"):
         image.fp.seek(0)
-        scans = sum(part.count(b"\xff\xda") for part in iter(partial(image.fp.read, 1 << 20), b""))
+        scans = sum(len(SCAN.findall(part)) for part in iter(partial(image.fp.read, 1 << 20), b""))
         if scans * image.width * image.height > MAX_SCANS_PIXELS:
             raise ImageError(f"The image is stored in {scans:,} layers. Save or export it again.")
     if is_own and channels == 1:
@@ -392,10 +400,11 @@ def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
     """
     found = {}
     for path in sorted([folder / "char_to_num", folder / "num_to_char", *(folder / "ocr_model").rglob("*")]):
-        if path.is_file() and path != folder / MANIFEST and not path.name.startswith("."):
+        name = path.relative_to(folder).as_posix()
+        is_hidden = any(part.startswith(".") for part in name.split("/")) or path.name == "desktop.ini"
+        if path.is_file() and path != folder / MANIFEST and not is_hidden:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            name = path.relative_to(folder).as_posix()
             found[name] = {"bytes": path.stat().st_size, "sha256": digest}
     return found
 
@@ -427,9 +436,9 @@ def _load_pickle(path: Path) -> dict:
     if len(data) > MAX_PICKLE_BYTES:
         raise ModelError(f"{path} is larger than {MAX_PICKLE_BYTES:,} bytes. Export the model again.")
     try:
-        for opcode, _, _ in pickletools.genops(data):
-            if opcode.name not in PLAIN_OPCODES:
-                raise ValueError(f"it holds more than characters and numbers: {opcode.name}")
+        opcodes = [opcode.name for opcode, _, _ in pickletools.genops(data)]
+        if opcodes.count("EMPTY_DICT") != 1 or not PLAIN_OPCODES.issuperset(opcodes):
+            raise ValueError("it holds other things than one dictionary of characters and numbers")
         return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
     except Exception as error:
         raise ModelError(f"{path} can't be loaded ({str(error)[:100]}). Export the model again.") from error

@@ -97,7 +97,7 @@ def list_images(sources: list[Path]) -> pa.Array | pa.ChunkedArray:
     paths = []
     for source in sources:
         if source.suffix == ".txt":
-            lines = source.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+            lines = source.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
             paths += [Path(line) for line in lines if line]
         else:
             paths += find_images(source)

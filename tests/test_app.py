@@ -115,8 +115,9 @@ def test_what_is_wrong_in_archives_becomes_rows_and_uploads_are_deleted(tmp_path
     scratch.mkdir()
     environment = {"TMPDIR": str(scratch), "GRADIO_SERVER_NAME": "0.0.0.0"}
     with serve(ROOT / "demo_app" / "app.py", tmp_path, **environment) as address:
-        # Any name but localhost's shows that GRADIO_SERVER_NAME was heard.
-        client = Client(address.replace("127.0.0.1", "127.0.0.2"), verbose=False)
+        # Any name but localhost's shows that GRADIO_SERVER_NAME was heard; other systems lack this one.
+        other = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+        client = Client(address.replace("127.0.0.1", other), verbose=False)
         files = [handle_file(tmp_path / f"{name}.zip") for name in ("bad", "empty", "mixed")]
         table, _ = client.predict(files, api_name="/read_many")
         with pytest.raises(Exception, match="no files yet"):
@@ -161,6 +162,9 @@ def test_one_request_with_the_image_in_it_is_enough(shipped_app):
     assert "not an image" in ask(shipped_app, {"url": "data:;base64,AAAA"}).json()["error"]
     assert "no image yet" in ask(shipped_app, {}).json()["error"]
     assert ask(shipped_app, {"url": "data:;base64," + "A" * app.MAX_BODY_BYTES}).status_code == 413
+    for path in ("run/upload", "run/predict/", "api/predict"):
+        answer = httpx.post(f"{shipped_app}/gradio_api/{path}", content=b"0" * (app.MAX_BODY_BYTES + 1))
+        assert answer.status_code == 413
 
 
 def test_no_address_is_opened_for_a_caller(shipped_app):

@@ -432,6 +432,7 @@ def test_every_architecture_is_exported_and_read_by_the_app(study, imagenet, dra
         "alphabet": study.ALPHABET,
         "lengths": [5, 5],
         "threshold": None,
+        "start_from": None,
         "dataset": "drawn",
         "split": {"train": 1, "validation": 1, "test": 1},
         "split_by": "image",
@@ -522,6 +523,14 @@ data = study.read_images(table, numbers, shape, 5)
 model = study.build_model("bilstm", shape, 20)
 study.train(model, data, data, 2, study.Path(sys.argv[2], "run"))
 assert model.distribute_strategy.num_replicas_in_sync == 2
+assert model.evaluate(study.make_batches(data, False), verbose=0, return_dict=True)["loss"] > 0
+app = study.Path(sys.argv[2], "app")
+app.mkdir()
+about = {"alphabet": study.ALPHABET, "lengths": [5, 5], "threshold": None}
+study.export(model, 1.0, numbers, shape, about, app)
+fresh = study.build_model("bilstm", shape, 20)
+assert set(study.take_weights(fresh, app, numbers)) == {"taken"}
+assert study.Recognizer(app).read(table["path"][0]).frames.shape == (50, 20)
 """
 
 
