@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from kagglesdk import kaggle_env
 from PIL import Image
@@ -115,7 +116,7 @@ class Site(BaseHTTPRequestHandler):
         self.end_headers()
         if self.server.cuts and self.path == "/storage/archive":
             self.server.cuts -= 1
-            content, self.close_connection = content[: len(content) // 2], True
+            content, self.close_connection = content[: int(len(content) * self.server.share)], True
         if self.command != "HEAD":
             self.wfile.write(content)
 
@@ -129,6 +130,7 @@ def site(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     server.archive, server.files, server.status = zipped(images()), images(), 200
     server.seen, server.cuts, server.hangs, server.closing = [], 0, False, threading.Event()
+    server.share = 0.5  # of what is asked for, until a download is cut
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     lead_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "HF_TOKEN"):
@@ -255,6 +257,14 @@ def test_download_cut_off(study, site, tmp_path):
     site.cuts = 99
     fails(study, KAGGLE, tmp_path / "data", "broke off", unreachable=True)
     site.cuts = 1  # and then goes on where it was
+    assert contents(study.fetch(KAGGLE, tmp_path / "data")) == images()
+
+
+def test_download_cut_off_at_twenty_random_places(study, site, tmp_path):
+    for site.share in np.random.default_rng(0).random(20):
+        site.cuts = 99
+        fails(study, KAGGLE, tmp_path / "data", "broke off", unreachable=True)
+    site.cuts = 0
     assert contents(study.fetch(KAGGLE, tmp_path / "data")) == images()
 
 
