@@ -44,7 +44,7 @@ def test_a_run_writes_all_it_promises(short_run):
     assert results["pretraining"]["images"] == 64 and sum(results["split"].values()) == 80
     assert 0 <= results["metrics"]["exact_match"] <= 1 and results["metrics"]["test_loss"] > 0
     runs = list((short_run / "work" / "runs").iterdir())
-    assert len(runs) == 2 and all(list((run / "tensorboard").rglob("events*")) for run in runs)
+    assert len(runs) == 2 and all(list(run.rglob("events*")) for run in runs)
 
 
 def test_the_app_serves_what_the_run_exported(short_run, tmp_path):
