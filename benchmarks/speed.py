@@ -83,7 +83,7 @@ def main() -> None:
     )
     square = tf.random.normal([1024, 1024])
     product = medians(20, product=lambda: tf.matmul(square, square).numpy())["product"]
-    network = study.build_model(study.Shape(50, 200, 1, 1), len(study.ALPHABET) + 1)
+    network = study.build_model(study.ARCHITECTURE, study.Shape(50, 200, 1, 1), len(study.ALPHABET) + 1)
     rate, floor_rate = (
         64
         * multiply_adds(network)

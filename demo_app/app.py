@@ -168,7 +168,7 @@ def describe(about: dict) -> str:
     alphabet = about["alphabet"]
     shown = literal(alphabet) if len(alphabet) <= 80 else f"{len(alphabet):,}"
     low, high = about["exact_match_interval"]
-    unseen = "which an earlier model may have seen" if about.get("start_from") else "that it had never seen"
+    unseen = "which an earlier model may have seen" if about["start_from"] else "that it had never seen"
     return (
         f"Reads one line of {length} characters out of {shown}, "
         f"in images like those of {literal(about['dataset'])}. Of {about['split']['test']:,} of these "
