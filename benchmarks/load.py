@@ -4,15 +4,16 @@
 """
 
 import argparse
-import asyncio
 import base64
 import itertools
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import httpx
 import numpy as np
 import psutil
+import urllib3
 from runs import ROOT, WORK, serve, write
 
 CLIENTS, CROWD, RUBBISH = 32, 500, 10  # every so many-th image is rubbish
@@ -27,51 +28,60 @@ class Answer(NamedTuple):
     seconds: float
 
 
-async def ask(client: httpx.AsyncClient, text: str, content: bytes) -> Answer:
+def ask(pool: urllib3.HTTPConnectionPool, text: str, content: bytes) -> Answer:
     """Send an image in one request and judge the answer."""
     url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     body = {"data": [{"url": url, "meta": {"_type": "gradio.FileData"}}]}
     start, kind = time.perf_counter(), "failed"
     try:
-        answer = await client.post("/gradio_api/run/predict", json=body)
-    except httpx.HTTPError as error:
+        answer = pool.request("POST", "/gradio_api/run/predict", json=body)
+    except urllib3.exceptions.HTTPError as error:
         print("failed:", repr(error))
     else:
-        if answer.status_code == 200 and answer.json()["data"][0]["text"] == text:
+        told = answer.data.decode()
+        if answer.status == 200 and answer.json()["data"][0]["text"] == text:
             kind = "right"
-        elif "Try again" in answer.text:
+        elif "Try again" in told:
             kind = "busy"
-        elif "not an image" in answer.text or "damaged" in answer.text:
+        elif "not an image" in told or "damaged" in told:
             kind = "refused"
         else:
-            print("failed:", answer.status_code, answer.text[:200])
+            print("failed:", answer.status, told[:200])
     return Answer(kind, time.perf_counter() - start)
 
 
-async def work(address: str, number: int, seconds: float, rubbish: int) -> list[Answer]:
+def connect(address: str, connections: int = 1) -> urllib3.HTTPConnectionPool:
+    """Prepare connections to an address, without trying again where one fails."""
+    return urllib3.connection_from_url(address, maxsize=connections, timeout=60, retries=False)
+
+
+def work(address: str, number: int, seconds: float, rubbish: int) -> list[Answer]:
     """Be one client: send one image after the other; of each `rubbish` of them one is none (0: all are)."""
     rng, answers, end = np.random.default_rng(number), [], time.perf_counter() + seconds
-    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+    with connect(address) as pool:
         for text, content in itertools.islice(itertools.cycle(EXAMPLES), number % len(EXAMPLES), None):
             if time.perf_counter() > end:
                 return answers
             if rubbish and (len(answers) + number) % rubbish == 0:
                 cut = content[: rng.integers(len(content) // 2)]
-                answer = await ask(client, "", rng.bytes(5000) if rng.random() < 0.5 else cut)
+                answer = ask(pool, "", rng.bytes(5000) if rng.random() < 0.5 else cut)
                 answers.append(answer._replace(kind="refused" if answer.kind == "refused" else "failed"))
             else:
-                answer = await ask(client, text, content)
+                answer = ask(pool, text, content)
                 answers.append(answer._replace(kind="failed" if answer.kind == "refused" else answer.kind))
     raise AssertionError("the examples go on without end")
 
 
-async def watch(app: psutil.Process, seconds: float) -> list[int]:
-    """Take the memory of the app once a second."""
-    sizes, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        sizes.append(app.memory_info().rss)
-        await asyncio.sleep(1)
-    return sizes
+def crowd_in(address: str) -> list[Answer]:
+    """Send one image from each of `CROWD` clients at once."""
+    gate = threading.Barrier(CROWD)
+
+    def come(number: int) -> Answer:
+        gate.wait()
+        return ask(pool, *EXAMPLES[number % len(EXAMPLES)])
+
+    with connect(address, CROWD) as pool, ThreadPoolExecutor(CROWD) as clients:
+        return list(clients.map(come, range(CROWD)))
 
 
 def milliseconds(answers: list[Answer], kind: str, share: float) -> float:
@@ -79,20 +89,22 @@ def milliseconds(answers: list[Answer], kind: str, share: float) -> float:
     return round(1000 * float(np.quantile([a.seconds for a in answers if a.kind == kind], share)), 1)
 
 
-async def measure(address: str, seconds: float) -> dict[str, Any]:
+def measure(address: str, seconds: float) -> dict[str, Any]:
     """Load the app at an address, the only child of this process."""
     (app,) = psutil.Process().children()
-    await work(address, 0, 3, 0)
-    alone = await work(address, 0, seconds / 40, 0)
-    clients = (work(address, number, seconds, RUBBISH) for number in range(CLIENTS))
-    sizes, *parts = await asyncio.gather(watch(app, seconds), *clients)
-    answers = [answer for part in parts for answer in part]
+    work(address, 0, 3, 0)
+    alone = work(address, 0, seconds / 40, 0)
+    sizes = []
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        parts = [clients.submit(work, address, number, seconds, RUBBISH) for number in range(CLIENTS)]
+        while not all(part.done() for part in parts):
+            sizes.append(app.memory_info().rss)
+            time.sleep(1)
+    answers = [answer for part in parts for answer in part.result()]
     minute = max(1, len(sizes) // 10)
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as client:
-        crowd = await asyncio.gather(*(ask(client, *EXAMPLES[n % len(EXAMPLES)]) for n in range(CROWD)))
-    await asyncio.sleep(seconds / 10)
-    after = await work(address, 0, seconds / 40, 0)
+    crowd = crowd_in(address)
+    time.sleep(seconds / 10)
+    after = work(address, 0, seconds / 40, 0)
     kinds = [answer.kind for answer in answers]
     crowd_kinds = [answer.kind for answer in crowd]
     return {
@@ -124,7 +136,7 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     WORK.mkdir(parents=True, exist_ok=True)
     with serve(ROOT / "demo_app" / "app.py", WORK) as address:
-        results = asyncio.run(measure(address, seconds))
+        results = measure(address, seconds)
     write("load", results)
     for name, value in results.items():
         print(name, value)
