@@ -52,7 +52,7 @@ def ask(pool: urllib3.HTTPConnectionPool, text: str, content: bytes) -> Answer:
 
 def connect(address: str, connections: int = 1) -> urllib3.HTTPConnectionPool:
     """Prepare connections to an address, without trying again where one fails."""
-    return urllib3.connection_from_url(address, maxsize=connections, timeout=60, retries=False)
+    return urllib3.connection_from_url(address, maxsize=connections, timeout=120, retries=False)
 
 
 def work(address: str, number: int, seconds: float, rubbish: int) -> list[Answer]:
@@ -74,7 +74,7 @@ def work(address: str, number: int, seconds: float, rubbish: int) -> list[Answer
 
 def crowd_in(address: str) -> list[Answer]:
     """Send one image from each of `CROWD` clients at once."""
-    gate = threading.Barrier(CROWD)
+    gate = threading.Barrier(CROWD, timeout=60)
 
     def come(number: int) -> Answer:
         gate.wait()

@@ -1,8 +1,9 @@
 """The race: seconds of `fit`, from random weights, until held-out images are read with at most 1% wrong.
 
-`python benchmarks/race.py` lets the notebook's recipe without drawn images and the tutorial recipe, with its
-early stopping and without, run in turns for three seeds. All learn from the training part of one split; its
-validation part only stops the clock. It writes `race.json` and `docs/images/race.png`.
+`python benchmarks/race.py` lets the notebook, briefly, without drawn images and with half the augmentation,
+and the tutorial recipe, with its early stopping and without, run in turns for three seeds. All learn from the
+training part of one split; its validation part only stops the clock. It writes `race.json` and
+`docs/images/race.png`.
 """
 
 import matplotlib.pyplot as plt

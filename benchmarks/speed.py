@@ -36,8 +36,8 @@ def multiply_adds(model: keras.Model) -> int:
     """Count the multiply-adds of convolutions, LSTMs and dense layers for one image."""
     count = 0
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            count += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+        if isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D):
+            count += int(np.prod(layer.output.shape[1:-1])) * int(np.prod(layer.kernel.shape))
         elif isinstance(layer, keras.layers.Bidirectional):
             weights = [w for w in layer.weights if len(w.shape) == 2]
             count += layer.output.shape[1] * sum(int(np.prod(w.shape)) for w in weights)

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -61,8 +62,9 @@ PLAIN_OPCODES = {
 }
 MANIFEST = Path("ocr_model", "assets.extra", "manifest.json")  # sizes and hashes of the other files
 BATCH = 64  # images per call of the network, or fewer
-AHEAD = 256  # images to open before those of one size go to the network together
+AHEAD = 128  # images to open before those of one size go to the network together
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
+FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
 BEAM_WIDTH = 16
 COLUMNS = ["file", "text", "confidence", "sure", "error"]
 BLANK = 0  # the class for "no character here"; characters start at 1
@@ -522,11 +524,26 @@ class Recognizer:
         return readings
 
     def read_each(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Reading | ImageError]:
-        """Read many images, of any sizes, in their order, some at a time; an error among them is passed on.
+        """Read many images, of any sizes, in their order; an error among them is passed on.
+
+        A thread reads some of them while the next ones are opened.
 
         Yields:
             A reading, or the error where an image can't be opened.
         """
+        with ThreadPoolExecutor(1) as network:
+            waiting = network.submit(list)
+            for results in self._open_some(images):
+                readings = network.submit(self._read_some, results)
+                yield from waiting.result()
+                waiting = readings
+                if sum(result.size for result in results if isinstance(result, np.ndarray)) > FEW_PIXELS:
+                    waiting.result()  # or it would be in the memory while the next ones are opened
+            yield from waiting.result()
+
+    def _open_some(
+        self, images: Iterable[ImageSource | ImageError]
+    ) -> Iterator[list[np.ndarray | ImageError]]:
         results, pixels = [], 0
         for image in images:
             try:
@@ -537,13 +554,13 @@ class Recognizer:
             except ImageError as error:
                 results.append(error)
             if len(results) == AHEAD or pixels > BATCH_PIXELS:
-                yield from self._fill_in(results)
+                yield results
                 results, pixels = [], 0
-        yield from self._fill_in(results)
+        yield results
 
-    def _fill_in(self, results: list[np.ndarray | ImageError]) -> Iterator[Reading | ImageError]:
+    def _read_some(self, results: list[np.ndarray | ImageError]) -> list[Reading | ImageError]:
         readings = iter(self._read_opened([image for image in results if isinstance(image, np.ndarray)]))
-        return (result if isinstance(result, ImageError) else next(readings) for result in results)
+        return [result if isinstance(result, ImageError) else next(readings) for result in results]
 
     def alternatives(self, reading: Reading, count: int = 3) -> list[tuple[str, float]]:
         """Find the most probable texts for the frames of a reading, with their probabilities, 0 to 1."""

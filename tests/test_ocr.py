@@ -239,6 +239,26 @@ def test_a_batch_reads_like_one_by_one_in_any_mix_of_sizes(recognizer):
         recognizer.read_batch([images[0], b"no image"])
 
 
+def test_many_images_are_read_in_their_order_with_the_errors_among_them(recognizer, monkeypatch):
+    monkeypatch.setattr(ocr, "AHEAD", 4)
+    sources = [EXAMPLES[n % len(EXAMPLES)] if n % 3 else b"no image" for n in range(30)]
+    readings = list(recognizer.read_each(iter(sources)))
+    for source, reading in zip(sources, readings, strict=True):
+        assert isinstance(reading, ocr.ImageError) if source == b"no image" else reading.text == source.stem
+
+    def interrupted():
+        yield from sources
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(recognizer.read_each(interrupted()))
+    opened = []
+    readings = recognizer.read_each(opened.append(n) or EXAMPLES[0] for n in range(1000))
+    assert next(readings).text == EXAMPLES[0].stem
+    readings.close()
+    assert len(opened) <= 8  # it opens no more than is asked for
+
+
 def test_large_images_are_read_in_smaller_batches(recognizer, monkeypatch):
     images = [ocr.open_image(path) for path in EXAMPLES]
     expected = [reading.text for reading in recognizer.read_batch(images)]

@@ -416,6 +416,14 @@ def imagenet(tmp_path, monkeypatch):
     return weights
 
 
+@pytest.mark.parametrize("architecture", ["bilstm", "cnn", "attention"])
+@pytest.mark.parametrize("size", [0.1, 0.75, 1.25, 1.9])
+def test_every_architecture_can_have_any_size(study, monkeypatch, architecture, size):
+    monkeypatch.setattr(study, "SIZE", size)
+    model = study.build_model(architecture, study.Shape(48, 172, 1, 1.0), 20)
+    assert model.output_shape == (None, 43, 20)
+
+
 @pytest.mark.parametrize("architecture", ["bilstm", "cnn", "attention", "pretrained"])
 def test_every_architecture_is_exported_and_read_by_the_app(study, imagenet, drawn, tmp_path, architecture):
     shape = study.Shape(48, 172, 3, 1.5)
