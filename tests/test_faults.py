@@ -52,7 +52,7 @@ def copy_app(folder):
     return app
 
 
-@pytest.mark.parametrize("left", [0, 400_000, 900_000])
+@pytest.mark.parametrize("left", [0, 300_000, 650_000])
 def test_a_full_disk_leaves_the_old_model(study, network, disk, left):
     """How much is left decides whether the export or its swap fails."""
     folder, remount = disk
@@ -77,6 +77,23 @@ def test_a_read_only_folder_leaves_the_old_model(study, network, disk):
         export(study, network, app)
     assert "exact_match" in ocr.Recognizer(app).about
     remount("rw")
+
+
+def test_half_a_backup_is_no_obstacle(study, network, tmp_path):
+    network.compile("adam", loss=keras.losses.CTC())
+    network.optimizer.build(network.trainable_variables)
+    backup = study.Backup(tmp_path / "backup", double_checkpoint=True, delete_checkpoint=False)
+    backup.set_model(network)
+    for epoch in range(2):
+        backup.on_epoch_end(epoch)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "backup").iterdir()}
+    size = len(whole["latest.weights.h5"])
+    for length in (0, 1, 96, 2048, 2600, 6144, 8000, *range(10_000, size, size // 15), size - 1):
+        for name, content in whole.items():
+            (tmp_path / "backup" / name).write_bytes(content)
+        (tmp_path / "backup" / "latest.weights.h5").write_bytes(whole["latest.weights.h5"][:length])
+        backup.on_train_begin()
+        assert network._initial_epoch == 1
 
 
 def train_briefly(images, run):
