@@ -7,6 +7,7 @@ where the time goes and how far the network is from what a matrix product reache
 
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,19 +18,16 @@ import tutorial
 from runs import ROOT, definitions, write
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Measure one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def medians(times: int, **functions: Callable[[], object]) -> dict[str, float]:
-    """Call the functions in turns after three calls to warm up; return the median milliseconds of each."""
+    """Call each function ten times in its turn, after a turn to warm up; return the median milliseconds.
+
+    Ten, for the first calls after another function's find its data in the processor's caches, not theirs.
+    """
     rows = [
-        {name: 1000 * seconds(function) for name, function in functions.items()} for _ in range(times + 3)
+        {name: timeit.repeat(function, number=1, repeat=10) for name, function in functions.items()}
+        for _ in range(times + 1)
     ]
-    return {name: float(np.median([row[name] for row in rows[3:]])) for name in functions}
+    return {name: 1000 * float(np.median([row[name] for row in rows[1:]])) for name in functions}
 
 
 def multiply_adds(model: keras.Model) -> int:
@@ -68,26 +66,26 @@ def main() -> None:
         return tutorial.decode(peer.predict(tutorial.prepare(opened, 50, 200), verbose=0), num_to_char)
 
     one = medians(
-        200, ours=lambda: recognizer.read(images[0]), tutorial=lambda: read_with_tutorial(images[:1])
+        30, ours=lambda: recognizer.read(images[0]), tutorial=lambda: read_with_tutorial(images[:1])
     )
-    many = medians(5, ours=lambda: recognizer.read_batch(images), tutorial=lambda: read_with_tutorial(images))
-    batch = medians(30, ours=lambda: recognizer.read_batch(images[:64]))
+    many = medians(2, ours=lambda: recognizer.read_batch(images), tutorial=lambda: read_with_tutorial(images))
+    batch = medians(5, ours=lambda: recognizer.read_batch(images[:64]))
     opened = study.open_image(images[0])[np.newaxis]
     frames = recognizer.read(images[0]).frames[np.newaxis]
     model = tf.saved_model.load(ROOT / "demo_app" / "ocr_model")
     parts = medians(
-        200,
+        30,
         open=lambda: study.open_image(images[0]),
         graph=lambda: model.serve(opened).numpy(),
         decode=lambda: study.decode(frames),
     )
     square = tf.random.normal([1024, 1024])
-    product = medians(20, product=lambda: tf.matmul(square, square).numpy())["product"]
+    product = medians(5, product=lambda: tf.matmul(square, square).numpy())["product"]
     network = study.build_model(study.ARCHITECTURE, study.Shape(50, 200, 1, 1), len(study.ALPHABET) + 1)
     rate, floor_rate = (
         64
         * multiply_adds(network)
-        / medians(30, g=lambda: model.serve(np.repeat(opened, 64, 0)).numpy())["g"],
+        / medians(5, g=lambda: model.serve(np.repeat(opened, 64, 0)).numpy())["g"],
         1024**3 / product,
     )
     results = {

@@ -246,8 +246,9 @@ def _pixels(image: Image.Image, channels: int, is_own: bool) -> np.ndarray:
             values = (_deep_values(strip) - low) * (255 / max(high - low, 1e-9))
             strip = Image.fromarray(values.astype(np.uint8))
         elif image.has_transparency_data:
-            white = Image.new("RGBA", strip.size, "white")
-            strip = Image.alpha_composite(white, strip.convert("RGBA"))
+            strip = strip.convert("RGBA")
+            if strip.getchannel("A").getextrema()[0] < 255:  # or there is nothing to lay on white
+                strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
         values = np.asarray(strip.convert("L" if channels == 1 else "RGB"))
         pixels[top : top + len(values)] = values.reshape(*values.shape[:2], channels)
     return pixels
@@ -353,7 +354,8 @@ def align(frames: np.ndarray, labels: np.ndarray) -> np.ndarray:
         int64 (batch, frames): which label, counted from 0, each frame gives; -1 where blank.
     """
     path = frames.argmax(axis=2)
-    starts = (path != BLANK) & (np.diff(path, axis=1, prepend=BLANK) != 0)
+    starts = path != BLANK
+    starts[:, 1:] &= path[:, 1:] != path[:, :-1]
     positions = np.where(path == BLANK, -1, starts.cumsum(axis=1) - 1)
     for row, numbers in enumerate(labels):
         numbers = numbers[numbers != BLANK]
