@@ -1,0 +1,91 @@
+"""Two machines, here two processes, that train together: one is killed, both go on.
+
+`python benchmarks/machines.py` runs the notebook on both, kills the one that isn't the chief after ten
+epochs, starts both again with the same parameters, and writes `machines.json`.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from runs import DATASET, ROOT, WORK, free_port, write
+
+FOLDER = WORK / "machines"
+KILL_AFTER = 10  # epochs on the labelled images
+
+
+def start() -> list[subprocess.Popen]:
+    """Start the notebook on both machines, each on one core."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    folders = {"OUTPUT": FOLDER / "app", "REPORT": FOLDER / "report", "WORK": FOLDER / "work"}
+    parameters = [
+        part for item in {"DATASET": DATASET, **folders}.items() for part in ("-p", *map(str, item))
+    ]
+    machines = []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = os.environ | {"TF_CONFIG": json.dumps(config), "TF_NUM_INTRAOP_THREADS": "1"}
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            "--log-output",
+            "--no-progress-bar",
+            "study.ipynb",
+            f"{FOLDER}/{index}.ipynb",
+        ]
+        with (FOLDER / f"{index}.log").open("w") as log:
+            machines.append(
+                subprocess.Popen(
+                    command + parameters, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0
+                )
+            )
+    return machines
+
+
+def epochs_done() -> int:
+    """Count the epochs on the labelled images."""
+    logs = [log for log in (FOLDER / "work" / "runs").glob("*/all/log.csv") if log.stat().st_size]
+    return len(pd.read_csv(logs[0])) if logs else 0
+
+
+def main() -> None:
+    """Run, kill, run again, write."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    chief, other = start()
+    while epochs_done() < KILL_AFTER and chief.poll() is None:
+        time.sleep(0.1)
+    os.killpg(other.pid, 9)
+    killed = time.perf_counter()
+    assert chief.wait(timeout=120) != 0
+    noticed = time.perf_counter() - killed
+    said = re.findall(r"^ConnectionError: (.+)", Path(FOLDER, "0.log").read_text(), re.MULTILINE)[-1]
+    other.wait()
+    before = epochs_done()
+    print(f"killed after {before} epochs; the chief ended {noticed:.0f} s later: {said}")
+    for machine in start():
+        assert machine.wait() == 0
+    results = json.loads((FOLDER / "report" / "results.json").read_text())
+    print(f"exact match {results['metrics']['exact_match']:.2%} after {results['epochs']} epochs")
+    write(
+        "machines",
+        {
+            "epochs_before": before,
+            "seconds_until_noticed": noticed,
+            "said": said,
+            "epochs": results["epochs"],
+            "exact_match": results["metrics"]["exact_match"],
+            "val_loss": min(results["history"]["val_loss"]),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

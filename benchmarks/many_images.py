@@ -1,0 +1,73 @@
+"""Images that outgrow memory: the notebook on 300,000 of them, whose cache goes to disk.
+
+`python benchmarks/many_images.py` makes them once, of 2,000 drawn ones with noise, trains on them for two
+epochs, watches the memory and writes `many_images.json`.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from PIL import Image
+from runs import WORK, definitions, run, write
+
+COUNT, DRAWN = 300_000, 2_000
+FOLDER = WORK / "many_images"
+
+
+def make_images(folder: Path) -> None:
+    """Write images and, in the end, `labels.csv`."""
+    study, rng = definitions(), np.random.default_rng(0)
+    texts = [study.draw_text("-----", list(study.ALPHABET), rng) for _ in range(DRAWN)]
+    pages = [study.render(text, rng) for text in texts]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(COUNT):
+        page = pages[number % DRAWN]
+        noisy = np.uint8(np.clip(page + rng.integers(-9, 10, page.shape, np.int16), 0, 255))
+        Image.fromarray(noisy).save(folder / f"{number}.png", compress_level=1)
+    names = [f"{number}.png" for number in range(COUNT)]
+    labels = [texts[number % DRAWN] for number in range(COUNT)]
+    pd.DataFrame({"filename": names, "label": labels}).to_csv(folder / "labels.csv", index=False)
+
+
+def main() -> None:
+    """Make the images, train, write what was seen."""
+    if not (FOLDER / "labels.csv").exists():
+        make_images(FOLDER)
+    study = definitions()
+    start = time.time()
+    study.scan(FOLDER, "(.+)")
+    scan_seconds = time.time() - start
+    print(f"looked at {COUNT:,} images in {scan_seconds:.0f} s")
+    parameters = {"DATASET": str(FOLDER), "PRETRAIN": 0, "EPOCHS": 2, "SIZE": 0.25, "BATCH_SIZE": 64}
+    rows = []  # epochs done, bytes in memory
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, "many-images", **parameters)
+        while not running.done():
+            logs = [log for log in (WORK / "runs").glob("*/all/log.csv") if log.stat().st_mtime > start]
+            done = len(pd.read_csv(logs[0])) if logs else 0
+            taken = sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+            rows.append((done, taken))
+            time.sleep(2)
+    results = running.result()
+    memory = pd.DataFrame(rows, columns=["epochs_done", "bytes"]).groupby("epochs_done")["bytes"]
+    memory = memory.agg(["first", "median", "max", "last"])
+    print(memory / 1e9)
+    print(f"{results['images']:,} images, epochs of {results['history']['seconds']} s")
+    write(
+        "many_images",
+        {
+            "images": results["images"],
+            "seconds": results["notebook_seconds"],
+            "scan_seconds": scan_seconds,
+            "epochs": results["history"]["seconds"],
+            "bytes_by_epochs_done": memory.to_dict("index"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
