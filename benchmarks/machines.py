@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 from runs import DATASET, ROOT, WORK, free_port, write
 
 FOLDER = WORK / "machines"
@@ -42,9 +43,7 @@ def start() -> list[subprocess.Popen]:
         ]
         with (FOLDER / f"{index}.log").open("w") as log:
             machines.append(
-                subprocess.Popen(
-                    command + parameters, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0
-                )
+                subprocess.Popen(command + parameters, cwd=ROOT, env=environment, stdout=log, stderr=log)
             )
     return machines
 
@@ -62,7 +61,8 @@ def main() -> None:
     chief, other = start()
     while epochs_done() < KILL_AFTER and chief.poll() is None:
         time.sleep(0.1)
-    os.killpg(other.pid, 9)
+    for process in (*psutil.Process(other.pid).children(recursive=True), other):  # the notebook's kernel, too
+        process.kill()
     killed = time.perf_counter()
     assert chief.wait(timeout=120) != 0
     noticed = time.perf_counter() - killed
@@ -71,7 +71,7 @@ def main() -> None:
     before = epochs_done()
     print(f"killed after {before} epochs; the chief ended {noticed:.0f} s later: {said}")
     for machine in start():
-        assert machine.wait() == 0
+        assert machine.wait(timeout=1800) == 0
     results = json.loads((FOLDER / "report" / "results.json").read_text())
     print(f"exact match {results['metrics']['exact_match']:.2%} after {results['epochs']} epochs")
     write(

@@ -4,15 +4,17 @@
 epochs, watches the memory and writes `many_images.json`.
 """
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 from PIL import Image
-from runs import WORK, definitions, run, write
+from runs import WORK, definitions, run, run_folder, write
 
 COUNT, DRAWN = 300_000, 2_000
 FOLDER = WORK / "many_images"
@@ -37,21 +39,26 @@ def main() -> None:
     """Make the images, train, write what was seen."""
     if not (FOLDER / "labels.csv").exists():
         make_images(FOLDER)
-    study = definitions()
-    start = time.time()
-    study.scan(FOLDER, "(.+)")
-    scan_seconds = time.time() - start
+    start = time.perf_counter()
+    definitions().scan(FOLDER, "(.+)")
+    scan_seconds = time.perf_counter() - start
     print(f"looked at {COUNT:,} images in {scan_seconds:.0f} s")
-    parameters = {"DATASET": str(FOLDER), "PRETRAIN": 0, "EPOCHS": 2, "SIZE": 0.25, "BATCH_SIZE": 64}
-    rows = []  # epochs done, bytes in memory
+    work = WORK / "many_images_work"
+    for done in (work, run_folder("many-images")):
+        shutil.rmtree(done, ignore_errors=True)
+    parameters = {"DATASET": str(FOLDER), "WORK": str(work), "PRETRAIN": 0, "EPOCHS": 2}
+    parameters |= {"SIZE": 0.25, "BATCH_SIZE": 64}
+    rows, cached = [], False  # epochs done, bytes in memory
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, "many-images", **parameters)
         while not running.done():
-            logs = [log for log in (WORK / "runs").glob("*/all/log.csv") if log.stat().st_mtime > start]
-            done = len(pd.read_csv(logs[0])) if logs else 0
-            taken = sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
-            rows.append((done, taken))
+            epochs = sum(len(log.read_text().splitlines()[1:]) for log in work.glob("runs/*/all/log.csv"))
+            with suppress(psutil.NoSuchProcess):
+                children = psutil.Process().children(recursive=True)
+                rows.append((epochs, sum(child.memory_info().rss for child in children)))
+            cached = cached or any(work.glob("cache_*/*"))
             time.sleep(2)
+    assert cached, "all the images fit into memory; raise COUNT"
     results = running.result()
     memory = pd.DataFrame(rows, columns=["epochs_done", "bytes"]).groupby("epochs_done")["bytes"]
     memory = memory.agg(["first", "median", "max", "last"])

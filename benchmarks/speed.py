@@ -21,7 +21,7 @@ from runs import ROOT, definitions, write
 def medians(times: int, **functions: Callable[[], object]) -> dict[str, float]:
     """Call each function ten times in its turn, after a turn to warm up; return the median milliseconds.
 
-    Ten, for the first calls after another function's find its data in the processor's caches, not theirs.
+    Ten in a row, because a first call finds the data of the function before it in the processor's caches.
     """
     rows = [
         {name: timeit.repeat(function, number=1, repeat=10) for name, function in functions.items()}

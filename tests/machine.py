@@ -1,8 +1,8 @@
 """One of the machines that train a network together: python machine.py IMAGES RUN EPOCHS, with TF_CONFIG.
 
-It trains without what differs from one machine to several: dropout, augmentation, and AdamW, which clips the
-gradients of each machine apart; and so slowly that the last digits, in which sums of another order differ, stay
-the last ones.
+It trains without what differs from one machine to several: dropout, augmentation, and AdamW, which clips
+gradients on each machine; and so slowly that the last digits, in which sums of another order differ, stay the
+last ones.
 """
 
 import json
