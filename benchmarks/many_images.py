@@ -58,8 +58,8 @@ def main() -> None:
                 rows.append((epochs, sum(child.memory_info().rss for child in children)))
             cached = cached or any(work.glob("cache_*/*"))
             time.sleep(2)
-    assert cached, "all the images fit into memory; raise COUNT"
     results = running.result()
+    assert cached, "all the images fit into memory; raise COUNT"
     memory = pd.DataFrame(rows, columns=["epochs_done", "bytes"]).groupby("epochs_done")["bytes"]
     memory = memory.agg(["first", "median", "max", "last"])
     print(memory / 1e9)
