@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from runs import DATASET, ROOT, WORK, free_port, write
+from runs import DATASET, ROOT, WORK, cluster, write
 
 FOLDER = WORK / "machines"
 KILL_AFTER = 10  # epochs on the labelled images
@@ -23,15 +23,13 @@ KILL_AFTER = 10  # epochs on the labelled images
 
 def start() -> list[subprocess.Popen]:
     """Start the notebook on both machines, each on one core."""
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     folders = {"OUTPUT": FOLDER / "app", "REPORT": FOLDER / "report", "WORK": FOLDER / "work"}
     parameters = [
         part for item in {"DATASET": DATASET, **folders}.items() for part in ("-p", *map(str, item))
     ]
     machines = []
-    for index in range(2):
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = os.environ | {"TF_CONFIG": json.dumps(config), "TF_NUM_INTRAOP_THREADS": "1"}
+    for index, place in enumerate(cluster(2)):
+        environment = os.environ | place | {"TF_NUM_INTRAOP_THREADS": "1"}
         command = [
             sys.executable,
             "-m",

@@ -73,6 +73,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def cluster(count: int) -> list[dict[str, str]]:
+    """Make what the environment of each of several machines, all on 127.0.0.1, tells TensorFlow."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
+    tasks = [{"type": "worker", "index": index} for index in range(count)]
+    return [{"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})} for task in tasks]
+
+
 @contextlib.contextmanager
 def running(command: list[str], port: int, log: Path, **options: Any) -> Iterator[None]:  # noqa: ANN401, Popen's
     """Start a server, wait until it listens on its port of 127.0.0.1, stop it at the end."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runs import ROOT, free_port
+from runs import ROOT, cluster
 
 LIMIT = 240  # seconds
 
@@ -26,13 +26,10 @@ def start(tmp_path, drawn):
     started = []
 
     def start(count, run, epochs):
-        addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
         path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "demo_app")])
         machines = []
-        for index in range(count):
-            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = os.environ | {"PYTHONPATH": path}
-            environment |= {"TF_CONFIG": json.dumps(config)} if count > 1 else {}
+        for index, place in enumerate(cluster(count) if count > 1 else [{}]):
+            environment = os.environ | place | {"PYTHONPATH": path}
             command = [sys.executable, Path(__file__).with_name("machine.py"), drawn, tmp_path / run]
             with (tmp_path / f"{index}.out").open("w") as out, (tmp_path / f"{index}.err").open("w") as err:
                 machines.append(
