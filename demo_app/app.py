@@ -31,8 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Uploads of this process. Gradio's usual folders may belong to another user or not be writable.
 SCRATCH = tempfile.TemporaryDirectory(prefix="customocr_", ignore_cleanup_errors=True)
-os.environ.setdefault("GRADIO_TEMP_DIR", SCRATCH.name)
-os.environ.setdefault("GRADIO_EXAMPLES_CACHE", str(Path(SCRATCH.name, "examples")))
+os.environ["GRADIO_TEMP_DIR"] = SCRATCH.name
+os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(SCRATCH.name, "examples"))
 # Gradio would make a table of all past events after each one.
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")
 HERE = Path(__file__).parent
@@ -64,12 +64,16 @@ LIMITS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # white is reada
 KEEP_SECONDS = 3600  # until an upload is deleted
 MAX_FILE_BYTES = 20_000_000
 MAX_BODY_BYTES = 5_000_000  # of a request that is no upload: gradio holds it in memory
+MAX_HELD_BYTES = 200_000_000  # of all those together
+SMALL_BODY_BYTES = 100_000  # which always get in
+MAX_BODY_SECONDS = 60  # until such a request must be there
 MAX_UPLOAD_BYTES = 200_000_000  # of all files of one request
 MAX_SECONDS = 300
 READERS = 4  # single images that are open at once: one of 25 megapixels takes up to 300 MB
 MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
 BUSY = "Too many images are waiting. Try again in a few seconds."
 NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
+DELETED = "Uploads are deleted after an hour. Upload it again."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
 # Gradio's examples have no names, and a screen reader would not hear a verdict.
 MAKE_ACCESSIBLE = """() => {
@@ -89,6 +93,7 @@ class Limits:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.requests = 0
+        self.held = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -103,29 +108,39 @@ class Limits:
                 raise HTTPException(413, f"The request is larger than {limit // 1_000_000} MB.")
             return message
 
-        if scope["type"] != "http" or not re.search(r"/(run|api)/[^/]+/?$", scope["path"]):
+        if scope["type"] != "http" or is_upload:
             await self.app(scope, receive_some, send)
             return
         # Only what has come whole counts: a slow client is not to hold up others.
-        messages = []
-        try:
-            while not messages or messages[-1].get("more_body"):
-                messages.append(await receive_some())
-        except HTTPException as error:
-            await JSONResponse({"error": error.detail}, error.status_code)(scope, receive, send)
-            return
+        is_image = bool(re.search(r"/(run|api)/[^/]+/?$", scope["path"]))
+        messages, held = [], 0
 
         async def receive_again() -> Message:
             return messages.pop(0) if messages else await receive()
 
-        if self.requests >= READERS + MAX_WAITING:
-            await JSONResponse({"error": BUSY}, 503)(scope, receive, send)
+        try:
+            with anyio.move_on_after(MAX_BODY_SECONDS) as collecting:
+                while not messages or messages[-1].get("more_body"):
+                    messages.append(await receive_some())
+                    part = len(messages[-1].get("body", b""))
+                    held += part
+                    self.held += part
+                    if self.held > MAX_HELD_BYTES and held > SMALL_BODY_BYTES:
+                        raise HTTPException(503, BUSY)
+            if collecting.cancelled_caught:
+                raise HTTPException(408, f"The request did not come whole in {MAX_BODY_SECONDS} seconds.")
+            if is_image and self.requests >= READERS + MAX_WAITING:
+                raise HTTPException(503, BUSY)
+        except HTTPException as error:
+            self.held -= held
+            await JSONResponse({"error": error.detail}, error.status_code)(scope, receive, send)
             return
-        self.requests += 1
+        self.requests += is_image
         try:
             await self.app(scope, receive_again, send)
         finally:
-            self.requests -= 1
+            self.requests -= is_image
+            self.held -= held
 
 
 async def refuse_download(*_: str, **__: str) -> NoReturn:
@@ -257,6 +272,9 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
 def open_files(paths: list[str]) -> Iterator[tuple[str, str | bytes | ImageError]]:
     """Give the name and the source of each image, those in zip archives as bytes; or why there is none."""
     for path in map(Path, paths):
+        if not os.path.exists(path):  # noqa: PTH110, pathlib's raises for too long names
+            yield path.name, ImageError(DELETED)
+            continue
         if path.suffix.lower() != ".zip":
             yield path.name, str(path)
             continue
@@ -306,7 +324,7 @@ def open_upload(upload: dict | None) -> str | bytes:
         raise ImageError(NO_IMAGE)
     if upload["path"]:
         if not Path(own_path(upload["path"])).exists():
-            raise ImageError("Uploads are deleted after an hour. Upload the image again.")
+            raise ImageError(DELETED)
         return upload["path"]
     start, _, data = upload["url"].partition("base64,")
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote, urlsplit
 
+import anyio
 import app
 import httpx
 import numpy as np
@@ -178,14 +179,12 @@ def served(tmp_path_factory):
     shutil.copy(EXAMPLE, place / "secret.png")
     scratch = place / "scratch"
     scratch.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("GRADIO_TEMP_DIR")  # which importing the app has set
-        with (
-            serve(place / "app" / "app.py", place, TMPDIR=str(scratch)) as address,
-            httpx.Client(base_url=address, timeout=60) as client,
-        ):
-            (scratch,) = scratch.glob("customocr_*")
-            yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client)
+    with (
+        serve(place / "app" / "app.py", place, TMPDIR=str(scratch)) as address,
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        (scratch,) = scratch.glob("customocr_*")
+        yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client)
 
 
 def upload(served, content=None, name="image.png"):
@@ -364,6 +363,53 @@ def test_requests_that_never_end_take_nobody_s_place(served):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             connection.sendall(head.encode())
         assert reads(served)
+
+
+def test_what_requests_that_never_end_hold_in_memory_is_limited(monkeypatch):
+    monkeypatch.setattr(app, "MAX_BODY_SECONDS", 0.5)
+    parts = app.MAX_BODY_BYTES // 1_000_000
+    clients = 2 * app.MAX_HELD_BYTES // app.MAX_BODY_BYTES
+    read = []
+
+    async def answer(scope, receive, send):
+        read.append((await receive())["body"])
+        raise ConnectionResetError
+
+    limits, answers, body = app.Limits(answer), [], bytes(1_000_000)
+
+    async def stall():
+        left = parts
+
+        async def receive():
+            nonlocal left
+            left -= 1
+            if left < 0:
+                await anyio.sleep_forever()
+            return {"type": "http.request", "body": body, "more_body": True}
+
+        async def send(message):
+            answers.append(message.get("status"))
+
+        await limits({"type": "http", "path": "/gradio_api/run/predict"}, receive, send)
+
+    async def stall_together():
+        async with anyio.create_task_group() as group:
+            for _ in range(clients):
+                group.start_soon(stall)
+
+    async def ask(size):
+        async def receive():
+            return {"type": "http.request", "body": bytes(size), "more_body": False}
+
+        await limits({"type": "http", "path": "/gradio_api/call/predict"}, receive, None)
+
+    anyio.run(stall_together)
+    assert answers.count(503) >= clients / 2 - 1 and answers.count(408) == clients - answers.count(503)
+    assert limits.held == 0
+    limits.held = app.MAX_HELD_BYTES
+    with pytest.raises(ConnectionResetError):
+        anyio.run(ask, 90_000)  # small requests always get in
+    assert len(read[0]) == 90_000 and limits.held == app.MAX_HELD_BYTES
 
 
 def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served):
