@@ -7,7 +7,7 @@ first draw; it goes on where it stopped, prints a table, writes `labels.json` an
 import matplotlib.pyplot as plt
 import numpy as np
 import tutorial
-from runs import ROOT, WORK, run, write
+from runs import ROOT, run, run_folder, write
 
 SIZES = (100, 50, 25, 10)
 SEEDS = (1, 2, 3, 4, 5)
@@ -26,7 +26,9 @@ def main() -> None:
     for size, results in runs.items():
         matches = [result["metrics"]["exact_match"] for result in results]
         before = [result["pretraining"]["val_exact_match"] for result in results]
-        peer = tutorial.measure(WORK / f"tutorial-{size}.json", SEED=SEEDS[0], LABELS=size)["exact_match"]
+        peer = tutorial.measure(run_folder(f"tutorial-{size}.json"), SEED=SEEDS[0], LABELS=size)[
+            "exact_match"
+        ]
         rows.append(
             {
                 "labels": size,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tutorial
 from PIL import Image, ImageDraw, ImageFont
-from runs import ARCHIVE, WORK, run, write
+from runs import ARCHIVE, WORK, run, run_folder, write
 
 WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
 SETS = {
@@ -72,7 +72,7 @@ def main() -> None:
         )
     write("own_images", {"sets": rows})
     for number, (row, parameters) in enumerate(zip(rows, SETS.values(), strict=True)):
-        row["tutorial"] = peer = tutorial.measure(WORK / f"tutorial-own-{number}.json", **parameters)
+        row["tutorial"] = peer = tutorial.measure(run_folder(f"tutorial-own-{number}.json"), **parameters)
         print(
             f"{row['set']}, tutorial recipe: exact match {peer['exact_match']:.2%}, CER {peer['cer']:.2%}, "
             f"{peer['epochs'][-1][0]:.0f} s of fit",

@@ -9,7 +9,7 @@ training part of one split; its validation part only stops the clock. It writes 
 import matplotlib.pyplot as plt
 import numpy as np
 import tutorial
-from runs import ROOT, WORK, run, write
+from runs import ROOT, run, run_folder, write
 
 SEEDS = (1, 2, 3)
 GOAL = 0.99
@@ -24,13 +24,13 @@ def main() -> None:
     """Run the race and draw it."""
     rows = {"CustomOCR": [], "tutorial recipe": [], "tutorial recipe, early stopping": []}
     for seed in SEEDS:
-        history = run(f"race-{seed}", SEED=seed, PRETRAIN=0, EPOCHS=12, BATCH_SIZE=16, AUGMENTATION=0.5)[
+        history = run(f"race-{seed}", SEED=seed, PRETRAIN=0, EPOCHS=20, BATCH_SIZE=16, AUGMENTATION=0.5)[
             "history"
         ]
         seconds = np.cumsum(history["seconds"]).tolist()
         rows["CustomOCR"].append(list(zip(seconds, history["val_exact_match"], strict=True)))
         for name, early_stopping in (("tutorial recipe", False), ("tutorial recipe, early stopping", True)):
-            done = WORK / f"race-tutorial-{seed}-{early_stopping}.json"
+            done = run_folder(f"race-tutorial-{seed}-{early_stopping}.json")
             rows[name].append(tutorial.measure(done, early_stopping, GOAL, SEED=seed)["epochs"])
         print(
             f"seed {seed}, seconds:",

@@ -48,16 +48,23 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
     Args:
         name: Of the run's folder.
         **parameters: Of the notebook, but the folders.
+
+    Raises:
+        ConnectionError: If the data set can't be downloaded.
     """
     folder = run_folder(name)
     report = folder / "report"
     if not (report / "results.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(WORK)}
+        work = run_folder("work")  # what is drawn and learnt from it first is the same for many runs
+        folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(work)}
         parameters = {"DATASET": DATASET} | folders | parameters
         out = folder / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
-    return json.loads((report / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((report / "results.json").read_text(encoding="utf-8"))
+    if results["dataset"] == "rendered":  # by itself, the notebook goes on without a network
+        raise ConnectionError(f"The data set can't be downloaded. Put it at {ARCHIVE}, and delete {folder}.")
+    return results
 
 
 def run_folder(name: str) -> Path:
