@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import keras
@@ -98,13 +99,24 @@ def test_half_a_backup_is_no_obstacle(study, network, tmp_path):
 
 
 def train_briefly(images, run):
-    """Train on a folder of images for two epochs, in a process of its own; returns the epochs of the log."""
-    study = definitions()
+    """Train on a folder of images for two epochs."""
+    study = sys.modules.get("study") or definitions()
     table, _, shape = study.scan(images, "(.+)")
     numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
     data = study.read_images(table, numbers, shape, 5)
     model = study.build_model("bilstm", shape, len(study.ALPHABET) + 1)
-    return list(study.train(model, data, data, 2, run)["epoch"])
+    return study.train(model, data, data, 2, run)
+
+
+def test_half_a_best_epoch_leaves_the_last_one(study, tmp_path):
+    images = study.draw_dataset(study.FEW, 0, tmp_path / "images")
+    history = train_briefly(images, tmp_path / "run")
+    history["val_loss"] = [1, 2]
+    history.to_csv(tmp_path / "run" / "log.csv", index=False)
+    assert list(train_briefly(images, tmp_path / "run")["kept"]) == [True, False]
+    best = tmp_path / "run" / "best.weights.h5"
+    best.write_bytes(best.read_bytes()[:10_000])
+    assert list(train_briefly(images, tmp_path / "run")["kept"]) == [False, True]
 
 
 def test_training_goes_on_after_the_disk_was_full(study, disk, tmp_path):
@@ -119,5 +131,5 @@ def test_training_goes_on_after_the_disk_was_full(study, disk, tmp_path):
     with pytest.raises(Exception, match=r"(?i)no space|RESOURCE_EXHAUSTED|errno 28|unable to|failed"):
         in_a_process()
     remount("size=64m")
-    assert in_a_process() == [0, 1]
+    assert list(in_a_process()["epoch"]) == [0, 1]
     assert len(pd.read_csv(folder / "run" / "log.csv")) >= 2

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import re
+import shutil
+import subprocess
+import sys
 
 import nbformat
 import ocr
@@ -66,6 +69,30 @@ def test_notebook_readme_and_model_card_show_the_numbers_of_one_run():
         assert figure in summary
     for name in ("readme.md", "demo_app/README.md"):
         assert f"<!-- results -->\n{summary}\n<!-- /results -->" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_only_a_run_on_the_default_data_set_is_published(tmp_path):
+    pages = ("readme.md", "demo_app/README.md")
+    for name in (*pages, "docs/publish.py", "docs/results.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in pages:
+        page = (tmp_path / name).read_text("utf-8")
+        (tmp_path / name).write_text(page.replace(f"{RESULTS['images']:,} images", "no images"), "utf-8")
+    book = nbformat.read(ROOT / "study.ipynb", as_version=4)
+    book.metadata["papermill"] = {"parameters": {}}
+    nbformat.write(book, tmp_path / "executed.ipynb")
+
+    def publish(dataset):
+        (tmp_path / "docs" / "results.json").write_text(json.dumps({"dataset": dataset}))
+        command = [sys.executable, tmp_path / "docs" / "publish.py", tmp_path / "executed.ipynb"]
+        subprocess.run(command, check=True)
+        return [(tmp_path / name).read_text("utf-8") for name in pages]
+
+    assert all("no images" in page for page in publish("rendered"))  # what a run ends on without a network
+    assert not (tmp_path / "study.ipynb").exists()
+    assert publish(RESULTS["dataset"]) == [(ROOT / name).read_text("utf-8") for name in pages]
+    assert len(nbformat.read(tmp_path / "study.ipynb", as_version=4).cells) == len(book.cells)
 
 
 def test_the_tables_of_the_pages_are_those_of_the_json_files():

@@ -1,5 +1,8 @@
 """The functions of study.ipynb, one by one."""
 
+import contextlib
+import linecache
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +70,9 @@ def test_scan_keeps_each_image_once_and_says_what_it_leaves_out(study, drawn, tm
     (folder / "bad22.png").write_bytes(b"no image")
     Image.linear_gradient("L").resize((40, 20)).save(folder / f"{'2' * 40}.png")
     Image.open(path).save(folder / f"{path.stem}.bmp")
+    odd = folder / os.fsdecode(b"caf\xe9.png")
+    with contextlib.suppress(OSError):  # macOS's
+        shutil.copy(path, odd)
     (folder / "notes.txt").write_text("not an image at all")
     Image.new("L", (60, 20), 7).save(folder / "blank.png")
     table, left_out, shape = study.scan(folder, "(.+)")
@@ -78,7 +84,7 @@ def test_scan_keeps_each_image_once_and_says_what_it_leaves_out(study, drawn, tm
         "unreadable": 1,
         "nearly blank": 1,
         "label too long for the width": 1,
-    }
+    } | ({"name or label is not Unicode": 1} if odd.exists() else {})
     for pattern, words in ((".+", "one group"), ("(", "no regular expression")):
         with pytest.raises(study.DatasetError, match=words):
             study.scan(folder, pattern)
@@ -137,6 +143,16 @@ def test_lists_with_other_separators_or_mistakes(study, drawn, tmp_path):
     ]:
         with pytest.raises(study.DatasetError, match=words):
             scan(*lines)
+    path.unlink()
+    for row in ('{"filename": null, "label": "a"}', '{"filename": "1.png", "label": ["a"]}'):
+        (folder / "labels.jsonl").write_text(row)
+        with pytest.raises(study.DatasetError, match="entry 1 must be texts"):
+            study.scan(folder.parent, "(.+)")
+    (folder / "labels.jsonl").write_text(
+        "".join(f'{{"filename": "{name}", "label": "{name[:-4]}\\ud800"}}\n' for name in names)
+    )
+    with pytest.raises(study.DatasetError, match="not Unicode"):
+        study.scan(folder, "(.+)")
 
 
 def test_colour_is_kept_where_grey_would_lose_the_text(study, tmp_path):
@@ -215,6 +231,18 @@ def test_folds_are_disjoint_and_cover_every_image_once(study, split_by):
     assert all(again[name].equals(parts[name]) for name in parts)
 
 
+def test_a_changed_cell_starts_a_run_of_its_own(study, monkeypatch):
+    cells = {name: content for name, content in linecache.cache.items() if name.startswith("<study.ipynb")}
+    before = study.run_folder("labelled", 42)
+    assert before == study.run_folder("labelled", 42) != study.run_folder("labelled", 43)
+    for constant in ("ROTATION = 0.08", "UNITS = 48", "FACES = ", "patience=10"):
+        ((name, content),) = [item for item in cells.items() if constant in "".join(item[1][2])]
+        changed = [line.replace(constant, f"{constant} 1") for line in content[2]]
+        with monkeypatch.context() as patch:
+            patch.setitem(linecache.cache, name, (*content[:2], changed, name))
+            assert study.run_folder("labelled", 42) != before
+
+
 def test_split_takes_so_many_labels_and_refuses_what_can_not_be(study):
     table = pd.DataFrame({"label": [f"{n}" for n in range(963)]})
     for count in (10, 25, 50, 100):
@@ -225,7 +253,7 @@ def test_split_takes_so_many_labels_and_refuses_what_can_not_be(study):
         ((0, 10, None, "image"), "FOLD"),
         ((0, None, None, "word"), "SPLIT_BY"),
         ((0, None, 1, "image"), "train"),
-        ((0, None, 963, "image"), "LABELS"),
+        ((0, None, 867, "image"), "LABELS is 867; set it to None or a number from 1 to 866"),
     ]:
         with pytest.raises(ValueError, match=words):
             study.split(table, *arguments)
