@@ -201,7 +201,7 @@ def test_the_keyboard_alone_reads_copies_and_opens(page):
     page.wait_for_function(f"navigator.clipboard.readText().then(text => text === '{EXAMPLE.stem}')")
     tab_to(page, "element.textContent.includes('What the model saw')")
     page.keyboard.press("Enter")
-    expect(page.locator("#map svg")).to_be_visible()
+    expect(page.locator("#map svg[role=img]")).to_be_visible()
 
 
 def test_a_screen_reader_hears_what_changes(page, tmp_path):
