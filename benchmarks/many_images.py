@@ -39,10 +39,6 @@ def main() -> None:
     """Make the images, train, write what was seen."""
     if not (FOLDER / "labels.csv").exists():
         make_images(FOLDER)
-    start = time.perf_counter()
-    definitions().scan(FOLDER, "(.+)")
-    scan_seconds = time.perf_counter() - start
-    print(f"looked at {COUNT:,} images in {scan_seconds:.0f} s")
     work = WORK / "many_images_work"
     for done in (work, run_folder("many-images")):
         shutil.rmtree(done, ignore_errors=True)
@@ -69,7 +65,6 @@ def main() -> None:
         {
             "images": results["images"],
             "seconds": results["notebook_seconds"],
-            "scan_seconds": scan_seconds,
             "epochs": results["history"]["seconds"],
             "bytes_by_epochs_done": memory.to_dict("index"),
         },

@@ -1,9 +1,10 @@
 """Reading with Ray: the texts of one process, the speed of two workers, a node that dies, a killed command.
 
 `python benchmarks/scale.py`, after `pip install -r demo_app/requirements-ray.txt`, draws 100,000 images once,
-reads them with `ocr.py` and with `read_many.py`, and some of them on one and two workers, on a cluster of two
-nodes on this machine of which one is killed half-way, and with a command that is killed half-way and started
-again. It stops where an image is missing, stands twice or has another text, and writes `scale.json`.
+looks at them as the notebook does before training, reads them with `ocr.py` and with `read_many.py`, and some
+of them on one and two workers, on a cluster of two nodes on this machine of which one is killed half-way, and
+with a command that is killed half-way and started again. It stops where an image is missing, stands twice or
+has another text, and writes `scale.json`.
 """
 
 import contextlib
@@ -112,6 +113,9 @@ def main() -> None:
         print(f"drawing {COUNT:,} images")
         definitions().draw_dataset(COUNT, 0, WORK / "drawing").rename(FOLDER)
     WORK.joinpath("scale").mkdir(exist_ok=True)
+    start = time.perf_counter()
+    definitions().scan(FOLDER, "(.+)")
+    scan_seconds = time.perf_counter() - start
 
     def output(name: str) -> Path:
         folder = WORK / "scale" / name
@@ -128,6 +132,7 @@ def main() -> None:
     rows["confidence"] = rows["confidence"].astype(float)
     results = {
         "images": COUNT,
+        "scan_seconds": scan_seconds,
         "right": int((rows["text"] == [Path(path).stem for path in rows.index]).sum()),
         "local_seconds": local_seconds,
         "local_images_per_second": COUNT / local_seconds,

@@ -153,14 +153,14 @@ def machines() -> str:
 
 def many_images() -> str:
     """Say what was shown of images that outgrow memory."""
-    content = load("many_images")
+    content, scale = load("many_images"), load("scale")
     memory = content["bytes_by_epochs_done"]
     second = {name: value / 1e9 for name, value in memory["1"].items()}
     return (
         f"- {content['images']:,} images, two epochs with a cache on disk: {second['first']:.1f} GB when the "
         f"second epoch began, {second['last']:.1f} GB when it ended, at most "
-        f"{max(row['max'] for row in memory.values()) / 1e9:.1f} GB in the whole run. Looking at "
-        f"them took {content['scan_seconds']:.0f} s."
+        f"{max(row['max'] for row in memory.values()) / 1e9:.1f} GB in the whole run.\n"
+        f"- Looking at {scale['images']:,} images before training took {scale['scan_seconds']:.0f} s."
     )
 
 
