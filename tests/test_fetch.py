@@ -350,12 +350,11 @@ def test_local_zip_is_unpacked_once_for_each_content(study, tmp_path):
     assert contents(study.fetch(str(path), tmp_path / "data")) == {"new.png": b"new"}
 
 
-@pytest.mark.parametrize("name", ["é漢.png".encode(), "é.png".encode("cp437")])
-def test_names_in_a_zip_need_not_tell_their_encoding(study, tmp_path, name):
-    path = tmp_path / "mine.zip"
-    path.write_bytes(zipped({"x" * len(name): b"image"}).replace(b"x" * len(name), name))
-    expected = {"é漢.png", "é.png"} & {name.decode("utf-8", "ignore"), name.decode("cp437")}
-    assert contents(study.fetch(str(path), tmp_path / "data")).keys() == expected
+@pytest.mark.parametrize(("name", "encoding"), [("é漢.png", "utf-8"), ("é.png", "cp437")])
+def test_names_in_a_zip_need_not_tell_their_encoding(study, tmp_path, name, encoding):
+    path, encoded = tmp_path / "mine.zip", name.encode(encoding)
+    path.write_bytes(zipped({"x" * len(encoded): b"image"}).replace(b"x" * len(encoded), encoded))
+    assert contents(study.fetch(str(path), tmp_path / "data")) == {name: b"image"}
 
 
 def test_folder_is_taken_as_it_is(study, tmp_path):
