@@ -401,8 +401,22 @@ def test_the_threshold_is_the_least_that_keeps_the_promise(study):
 def network(study, shape):
     keras.utils.set_random_seed(0)
     model = study.build_model("bilstm", shape, len(study.ALPHABET) + 1)
-    model.compile(loss=keras.losses.CTC(), metrics=[study.exact_match])
+    study.set_up(model)
     return model
+
+
+def test_the_loss_and_its_gradient_are_those_of_keras(study):
+    labels = tf.constant([[1, 2, 3, 4, 5], [7, 7, 7, 0, 0], [19, 0, 0, 0, 0]])
+    logits = 3 * tf.random.stateless_normal([3, 20, 20], (0, 1))
+    results = []
+    for losses in (study.ctc_losses, tf.function(study.ctc_losses), keras.losses.CTC(reduction=None)):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = losses(labels, logits)
+        results.append((value, tape.gradient(value, logits)))
+    for value, gradient in results[:2]:
+        np.testing.assert_allclose(value, results[2][0], rtol=1e-5)
+        np.testing.assert_allclose(gradient, results[2][1], atol=1e-5)
 
 
 def test_the_network_fits_the_contract(study, network):
