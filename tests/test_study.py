@@ -416,7 +416,8 @@ def test_the_loss_and_its_gradient_are_those_of_keras(study):
         results.append((value, tape.gradient(value, logits)))
     for value, gradient in results[:2]:
         np.testing.assert_allclose(value, results[2][0], rtol=1e-5)
-        np.testing.assert_allclose(gradient, results[2][1], atol=1e-5)
+        # float32 holds log-likelihoods near 64 to 8e-6; a gradient has the exponential of several.
+        np.testing.assert_allclose(gradient, results[2][1], atol=1e-4)
 
 
 def test_the_network_fits_the_contract(study, network):
