@@ -1,4 +1,4 @@
-"""Images that outgrow memory: the notebook on 300,000 of them, whose cache goes to disk.
+"""Images that outgrow memory: the notebook on 1,000,000 of them, whose cache goes to disk.
 
 `python benchmarks/many_images.py` makes them once, of 2,000 drawn ones with noise, trains on them for two
 epochs, watches the memory and writes `many_images.json`.
@@ -16,7 +16,7 @@ import psutil
 from PIL import Image
 from runs import WORK, definitions, run, run_folder, write
 
-COUNT, DRAWN = 300_000, 2_000
+COUNT, DRAWN = 1_000_000, 2_000
 FOLDER = WORK / "many_images"
 
 

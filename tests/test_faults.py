@@ -81,7 +81,7 @@ def test_a_read_only_folder_leaves_the_old_model(study, network, disk):
 
 
 def test_half_a_backup_is_no_obstacle(study, network, tmp_path):
-    network.compile("adam", loss=keras.losses.CTC())
+    study.set_up(network, keras.optimizers.Adam())
     network.optimizer.build(network.trainable_variables)
     backup = study.Backup(tmp_path / "backup", double_checkpoint=True, delete_checkpoint=False)
     backup.set_model(network)
