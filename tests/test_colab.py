@@ -1,5 +1,6 @@
 """The notebook's first cell in Colab: clone what is missing, keep what is there."""
 
+import re
 import shutil
 import subprocess
 
@@ -54,6 +55,8 @@ def test_the_first_cell_clones_the_app_and_leaves_tensorflow_alone(
     assert (content / "demo_app" / "ocr.py").read_bytes() == (ROOT / "demo_app" / "ocr.py").read_bytes()
     assert len(installed) == 1 and "gradio" in installed[0]
     assert "tensorflow" not in installed[0] and "numpy" not in installed[0]
+    required = {line for path in ROOT.glob("*/requirements.txt") for line in path.read_text().splitlines()}
+    assert required.issuperset(re.findall('"(.+?)"', installed[0]))
     (content / "demo_app" / "mine.txt").write_text("kept")
     shutil.rmtree(content / "CustomOCR")
     shell.run_cell("".join(cell["source"])).raise_error()
