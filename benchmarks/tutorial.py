@@ -45,40 +45,39 @@ def decode(logits: np.ndarray, num_to_char: dict[int, str]) -> list[str]:
 
 
 class Clock(keras.callbacks.Callback):
-    """Notes, after each epoch, the seconds of `fit` so far and the exact match on held-out images."""
+    """Notes, after each epoch, the seconds of `fit` so far, exact match and loss on held-out images."""
 
     def __init__(
         self, images: np.ndarray, labels: list[str], num_to_char: dict[int, str], stop: float
     ) -> None:
         super().__init__()
         self.images, self.labels, self.num_to_char, self.stop = images, labels, num_to_char, stop
-        self.rows: list[tuple[float, float]] = []
+        self.rows: list[tuple[float, float, float]] = []
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Start the clock."""
         self.start = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Note seconds and exact match; stop once the match is reached."""
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        """Note seconds, exact match and loss; stop once the match is reached."""
         texts = decode(self.model.predict(self.images, verbose=0), self.num_to_char)
         match = float(np.mean([a == b for a, b in zip(texts, self.labels, strict=True)]))
-        self.rows.append((time.perf_counter() - self.start, match))
-        self.model.stop_training = self.model.stop_training or match >= self.stop
+        self.rows.append((time.perf_counter() - self.start, match, logs["val_loss"]))
+        self.model.stop_training = match >= self.stop
 
 
 def train(
-    parts: dict[str, pd.DataFrame], seed: int, early_stopping: bool, stop: float = 2.0
-) -> tuple[list[tuple[float, float]], list[str]]:
-    """Train the recipe on images of any size, resized to a usual one.
+    parts: dict[str, pd.DataFrame], seed: int, stop: float = 2.0
+) -> tuple[list[tuple[float, float, float]], list[str]]:
+    """Train the recipe, without its early stopping, on images of any size, resized to a usual one.
 
     Args:
         parts: Tables with `path` and `label`: "train" to learn from, "validation", "test" to read at the end.
         seed: Of weights and order.
-        early_stopping: Whether ten epochs without a better validation loss end it, as published.
         stop: Exact match on the validation part that ends it.
 
     Returns:
-        Seconds and exact match on the validation part after each epoch, and the texts read in the test part.
+        Seconds, exact match and validation loss after each epoch, and the texts read in the test part.
     """
     keras.utils.set_random_seed(seed)
     labels = {name: list(part["label"]) for name, part in parts.items()}
@@ -102,27 +101,31 @@ def train(
     model = build_model(height, width, len(num_to_char) + 1)
     model.compile(keras.optimizers.Adam(1e-3), loss=keras.losses.CTC(), jit_compile=False)
     clock = Clock(images["validation"], labels["validation"], num_to_char, stop)
-    callbacks = [clock]
-    if early_stopping:
-        callbacks.append(keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True))
     model.fit(
         images["train"],
         numbers["train"],
         validation_data=(images["validation"], numbers["validation"]),
         batch_size=16,
         epochs=100,
-        callbacks=callbacks,
+        callbacks=[clock],
         verbose=0,
     )
     return clock.rows, decode(model.predict(images["test"], verbose=0), num_to_char)
 
 
-def measure(done: Path, early_stopping: bool = False, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, the notebook's
+def stop_early(rows: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    """Cut a run's epochs where ten without a better validation loss would have ended it, as published."""
+    losses = [loss for _, _, loss in rows]
+    ends = (end for end in range(1, len(rows)) if end - 1 - np.argmin(losses[:end]) >= 10)
+    return rows[: next(ends, None)]
+
+
+def measure(done: Path, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, the notebook's
     """Train the recipe on the notebook's split, unless that was done already.
 
     Args:
         done: JSON file that keeps the result.
-        early_stopping, stop: See `train`.
+        stop: See `train`.
         **parameters: Of the notebook: `DATASET`, `LABEL_PATTERN`, `SEED`, `LABELS`, `SPLIT_BY`.
 
     Returns:
@@ -139,7 +142,7 @@ def measure(done: Path, early_stopping: bool = False, stop: float = 2.0, **param
         table, _, _ = study.scan(folder, parameters["LABEL_PATTERN"])
         seed, split_by = parameters["SEED"], parameters.get("SPLIT_BY", study.SPLIT_BY)
         parts = study.split(table, seed, None, parameters.get("LABELS"), split_by)
-        epochs, texts = train(parts, seed, early_stopping, stop)
+        epochs, texts = train(parts, seed, stop)
         labels = list(parts["test"]["label"])
         match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
         cer = study.character_error_rate(labels, texts)

@@ -1,6 +1,6 @@
 """One of the machines that train a network together: python machine.py IMAGES RUN EPOCHS, with TF_CONFIG.
 
-It trains without what differs from one machine to several: dropout, augmentation, and AdamW, which clips
+It trains without what differs from one machine to several: dropout, augmentation, and Muon, which clips
 gradients on each machine; and so slowly that the last digits, in which sums of another order differ, stay the
 last ones.
 """
@@ -15,7 +15,7 @@ from runs import definitions
 images, run = map(Path, sys.argv[1:3])
 study = definitions()
 study.DROPOUT = study.AUGMENTATION = 0
-keras.optimizers.AdamW = lambda schedule, **_: keras.optimizers.SGD(schedule)
+keras.optimizers.Muon = lambda schedule, **_: keras.optimizers.SGD(schedule)
 keras.utils.set_random_seed(1)
 table, _, shape = study.scan(images, "(.+)")
 numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
