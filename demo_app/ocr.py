@@ -66,6 +66,7 @@ AHEAD = 128  # images to open before those of one size go to the network togethe
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
 BEAM_WIDTH = 16
+PATHS = 4  # of the beam, among which one of a usual length is looked for
 COLUMNS = ["file", "text", "confidence", "sure", "error"]
 BLANK = 0  # the class for "no character here"; characters start at 1
 
@@ -270,38 +271,47 @@ def _too_large(limit: int) -> ImageError:
     return ImageError(f"The image has more than {limit:,} pixels. Cut out the text or scale it down.")
 
 
-def decode(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode(frames: np.ndarray, lengths: Sequence[int], seen: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the most probable label sequence of each image.
 
-    The greedy sequence is it wherever its probability is above one half. Elsewhere a beam search
-    looks for it (Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using
+    Where all of `seen` labels had usual lengths, the odds that the next one has another are 1 to
+    `seen` + 1 (Laplace's rule of succession), and that much less a sequence of another length counts.
+    The greedy sequence is the best wherever it counts for more than one half. Elsewhere a beam search
+    looks for the best (Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using
     Bi-Directional Recurrent DNNs", 2014).
 
     Args:
         frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.
+        lengths: Of the shortest and of the longest training label, in characters.
+        seen: Number of training labels.
 
     Returns:
         labels: int64 (batch, longest), padded with `BLANK`.
-        confidence: float32 (batch,), probability of the sequence, 0 to 1: the sum over all its
-            alignments (Graves et al., "Connectionist Temporal Classification", 2006).
+        confidence: float32 (batch,), probability of the sequence whatever the lengths, 0 to 1: the sum
+            over all its alignments (Graves et al., "Connectionist Temporal Classification", 2006).
     """
-    return _search_unsure(frames, *(tensor.numpy() for tensor in _decode_greedily(frames)))
+    return _search_unsure(frames, *(tensor.numpy() for tensor in _decode_greedily(frames)), lengths, seen)
 
 
 def _search_unsure(
-    frames: np.ndarray, labels: np.ndarray, confidence: np.ndarray
+    frames: np.ndarray, labels: np.ndarray, confidence: np.ndarray, lengths: Sequence[int], seen: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    (unsure,) = np.nonzero(confidence <= 0.5)
+    (unsure,) = np.nonzero(_weigh(labels, confidence, lengths, seen) <= 0.5)
     if not unsure.size:
         return labels, confidence
-    ((searched, probability),) = _search(frames[unsure], 1)
-    searched, probability = searched.numpy(), probability.numpy()
+    searched, probability = (tensor.numpy() for tensor in _search(frames[unsure], PATHS))
+    best = np.arange(unsure.size), _weigh(searched, probability, lengths, seen).argmax(axis=1)
     confidence = confidence.copy()
-    confidence[unsure] = probability
-    longest = max(labels.shape[1], searched.shape[1])
-    labels = np.pad(labels, [(0, 0), (0, longest - labels.shape[1])])
-    labels[unsure] = np.pad(searched, [(0, 0), (0, longest - searched.shape[1])])
+    confidence[unsure] = probability[best]
+    labels = np.pad(labels, [(0, 0), (0, frames.shape[1] - labels.shape[1])])
+    labels[unsure] = searched[best]
     return labels, confidence
+
+
+def _weigh(labels: np.ndarray, confidence: np.ndarray, lengths: Sequence[int], seen: int) -> np.ndarray:
+    count = np.count_nonzero(labels != BLANK, axis=-1)
+    is_usual = (lengths[0] <= count) & (count <= lengths[1])
+    return np.where(is_usual, confidence, confidence / (seen + 1))
 
 
 FRAMES = tf.TensorSpec([None, None, None], tf.float32)  # (batch, frames, classes)
@@ -311,17 +321,25 @@ FRAMES = tf.TensorSpec([None, None, None], tf.float32)  # (batch, frames, classe
 def _decode_greedily(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     logits, lengths = _time_first(frames)
     (labels,), _ = tf.nn.ctc_greedy_decoder(logits, lengths, blank_index=BLANK)
-    return _labels_and_probability(labels, logits, lengths)
+    dense = tf.sparse.to_dense(labels, default_value=BLANK)
+    return dense, _probability(dense, logits, lengths)
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _search(frames: tf.Tensor, count: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
+def _search(frames: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return labels (batch, count, frames), padded with `BLANK`, and their probabilities (batch, count)."""
     logits, lengths = _time_first(frames)
     blank_last = tf.roll(logits, -1, axis=2)  # as the decoder wants it
     found, _ = tf.nn.ctc_beam_search_decoder(blank_last, lengths, BEAM_WIDTH, top_paths=count)
-    return [
-        _labels_and_probability(labels.with_values(labels.values + 1), logits, lengths) for labels in found
+    shape = tf.shape(frames, tf.int64)[:2]
+    numbers = [
+        tf.sparse.to_dense(tf.sparse.reset_shape(labels.with_values(labels.values + 1), shape))
+        for labels in found
     ]
+    labels = tf.stack(numbers, axis=1)
+    flat = tf.reshape(labels, [-1, shape[1]])
+    probability = _probability(flat, tf.repeat(logits, count, axis=1), tf.repeat(lengths, count))
+    return labels, tf.reshape(probability, [-1, count])
 
 
 def _time_first(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -330,17 +348,14 @@ def _time_first(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return logits, tf.fill([batch], count)
 
 
-def _labels_and_probability(
-    labels: tf.SparseTensor, logits: tf.Tensor, lengths: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    dense = tf.sparse.to_dense(labels, default_value=BLANK)
+def _probability(dense: tf.Tensor, logits: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     # The loss refuses empty sequences: they get any label, and the product of the blanks instead.
     is_empty = tf.reduce_all(dense == BLANK, axis=1)
     first = tf.one_hot(tf.zeros_like(lengths), tf.shape(dense)[1] + 1, dtype=tf.int32)
     filled = tf.pad(tf.cast(dense, tf.int32), [[0, 0], [0, 1]]) + first * tf.cast(is_empty, tf.int32)[:, None]
     loss = tf.nn.ctc_loss(tf.sparse.from_dense(filled), logits, None, lengths, blank_index=BLANK)
     blanks = tf.reduce_sum(tf.nn.log_softmax(logits)[:, :, BLANK], axis=0)
-    return dense, tf.minimum(tf.exp(tf.where(is_empty, blanks, -loss)), 1)
+    return tf.minimum(tf.exp(tf.where(is_empty, blanks, -loss)), 1)
 
 
 def align(frames: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -480,6 +495,7 @@ class Recognizer:
             self._model = tf.saved_model.load(self.folder / "ocr_model")
             about = (self.folder / "ocr_model" / "assets.extra" / "about.json").read_text(encoding="utf-8")
             self.about = json.loads(about)
+            self._usual = self.about["lengths"], self.about["split"]["train"]
             (images,) = self._model.signatures["serve"].structured_input_signature[1].values()
             self.channels = images.shape[-1]
             # One graph from pixels to labels saves a third of the time that one image takes.
@@ -565,12 +581,16 @@ class Recognizer:
         return [result if isinstance(result, ImageError) else next(readings) for result in results]
 
     def alternatives(self, reading: Reading, count: int = 3) -> list[tuple[str, float]]:
-        """Find the most probable texts for the frames of a reading, with their probabilities, 0 to 1."""
-        found = [
-            (self._text(labels.numpy()[0]), float(probability.numpy()[0]))
-            for labels, probability in _search(reading.frames[np.newaxis], count)
-        ]
-        return sorted(found, key=lambda pair: -pair[1])
+        """Find the texts that count most, as `decode` counts, for the frames of a reading.
+
+        Returns:
+            The texts with their probabilities, 0 to 1.
+        """
+        labels, confidence = (
+            tensor.numpy()[0] for tensor in _search(reading.frames[np.newaxis], max(count, PATHS))
+        )
+        order = np.argsort(-_weigh(labels, confidence, *self._usual))[:count]
+        return [(self._text(labels[path]), float(confidence[path])) for path in order]
 
     def frame_edges(self, height: int, width: int) -> np.ndarray:
         """Return the columns, in pixels, at which frames begin and end in an image: float32 (frames + 1,)."""
@@ -605,7 +625,7 @@ class Recognizer:
     def _readings(
         self, frames: np.ndarray, labels: np.ndarray, confidences: np.ndarray, edges: np.ndarray
     ) -> list[Reading]:
-        labels, confidences = _search_unsure(frames, labels, confidences)
+        labels, confidences = _search_unsure(frames, labels, confidences, *self._usual)
         readings = []
         for row, path in enumerate(align(frames, labels)):
             characters = []

@@ -191,10 +191,11 @@ def collapse(path):
     return tuple(label for label, _ in itertools.groupby(path) if label != ocr.BLANK)
 
 
-def test_decode_and_align_agree_with_all_paths_counted_one_by_one():
+@pytest.mark.parametrize(("lengths", "seen"), [([0, 5], 99), ([2, 2], 0), ([2, 3], 4)])
+def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths, seen):
     rng = np.random.default_rng(0)
     frames = rng.dirichlet([0.3] * 3, size=(40, 5)).astype(np.float32)  # 5 frames, 2 characters
-    labels, confidences = ocr.decode(frames)
+    labels, confidences = ocr.decode(frames, lengths, seen)
     alignments = ocr.align(frames, labels)
     for row in range(len(frames)):
         totals, best = {}, {}
@@ -204,11 +205,22 @@ def test_decode_and_align_agree_with_all_paths_counted_one_by_one():
             totals[text] = totals.get(text, 0) + chance
             best[text] = max(best.get(text, (0, ())), (chance, path))
         text = tuple(labels[row][labels[row] != ocr.BLANK])
-        assert text == max(totals, key=totals.get)
+        odds = {text: 1 if lengths[0] <= len(text) <= lengths[1] else 1 / (seen + 1) for text in totals}
+        assert text == max(totals, key=lambda text: totals[text] * odds[text])
         assert confidences[row] == pytest.approx(totals[text], rel=1e-3)
         emitted = [0 if position < 0 else text[position] for position in alignments[row]]
         assert np.prod(frames[row, range(5), emitted]) == pytest.approx(best[text][0], rel=1e-4)
         assert collapse(emitted) == text
+
+
+def test_a_text_of_another_length_than_the_labels_needs_more_to_be_read():
+    frames = np.full((1, 9, 3), 0.001, np.float32)  # 9 frames, 2 characters
+    frames[0, range(9), [0, 1, 0, 2, 0, 1, 0, 0, 0]] = 0.998
+    for blank, seen, text in ((0.9, 1, [1, 2, 1]), (0.9, 30, [1, 2, 1, 2]), (0.998, 30, [1, 2, 1])):
+        frames[0, 7] = [blank, 0.001, 0.999 - blank]
+        labels, (confidence,) = ocr.decode(frames, [4, 4], seen)
+        assert labels[0][labels[0] != ocr.BLANK].tolist() == text
+        assert confidence == pytest.approx(blank if len(text) == 3 else 0.999 - blank, abs=0.02)
 
 
 def test_a_reading_says_where_each_character_stands(recognizer):
