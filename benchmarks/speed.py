@@ -77,7 +77,7 @@ def main() -> None:
         30,
         open=lambda: study.open_image(images[0]),
         graph=lambda: model.serve(opened).numpy(),
-        decode=lambda: study.decode(frames, [5, 5], 769),
+        decode=lambda: study.decode(frames, [5, 5]),
     )
     square = tf.random.normal([1024, 1024])
     product = medians(5, product=lambda: tf.matmul(square, square).numpy())["product"]

@@ -226,7 +226,7 @@ def judge(reading: Reading, recognizer: Recognizer) -> str:
     )
     return (
         f"**Not sure**: {reading.confidence:.1%}. Is the image of the kind that the network was trained on? "
-        f"The most probable texts, given the lengths of the training labels, are<ol>{others}</ol>"
+        f"The most probable texts, of any length, are<ol>{others}</ol>"
     )
 
 

@@ -66,7 +66,7 @@ AHEAD = 128  # images to open before those of one size go to the network togethe
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
 BEAM_WIDTH = 16
-PATHS = 4  # of the beam, among which one of a usual length is looked for
+UNUSUAL = 0.05  # weight of a text with a length of no training label, so that none is read against 95%
 COLUMNS = ["file", "text", "confidence", "sure", "error"]
 BLANK = 0  # the class for "no character here"; characters start at 1
 
@@ -103,9 +103,9 @@ class Reading:
     """What the network reads in one image.
 
     Attributes:
-        text: The most probable text; empty where the network sees none.
+        text: The best text, see `decode`; empty where the network sees none.
         confidence: Calibrated probability of that whole text, 0 to 1.
-        sure: Whether the text is as long as the data set's are, and the confidence reaches the model's
+        sure: Whether the text is as long as training labels were, and the confidence reaches the model's
             threshold: from it on, at least 99.9% of the readings of changed validation images were right.
         characters: The characters of `text`, in its order.
         frames: float32 (frames, classes), softmax outputs from left to right; class 0 is the blank.
@@ -271,36 +271,34 @@ def _too_large(limit: int) -> ImageError:
     return ImageError(f"The image has more than {limit:,} pixels. Cut out the text or scale it down.")
 
 
-def decode(frames: np.ndarray, lengths: Sequence[int], seen: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the most probable label sequence of each image.
+def decode(frames: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Find the label sequence of each image: the most probable one, if no training label speaks against it.
 
-    Where all of `seen` labels had usual lengths, the odds that the next one has another are 1 to
-    `seen` + 1 (Laplace's rule of succession), and that much less a sequence of another length counts.
-    The greedy sequence is the best wherever it counts for more than one half. Elsewhere a beam search
-    looks for the best (Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using
-    Bi-Directional Recurrent DNNs", 2014).
+    A sequence shorter or longer than all the training labels counts `UNUSUAL` times its probability.
+    Where the greedy sequence can't be the best, a beam search looks for that (Hannun et al., "First-Pass
+    Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014).
 
     Args:
         frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.
         lengths: Of the shortest and of the longest training label, in characters.
-        seen: Number of training labels.
 
     Returns:
-        labels: int64 (batch, longest), padded with `BLANK`.
-        confidence: float32 (batch,), probability of the sequence whatever the lengths, 0 to 1: the sum
-            over all its alignments (Graves et al., "Connectionist Temporal Classification", 2006).
+        labels: int64 (batch, at most frames), padded with `BLANK`.
+        confidence: float32 (batch,), probability of the sequence, 0 to 1: the sum over all its
+            alignments (Graves et al., "Connectionist Temporal Classification", 2006).
     """
-    return _search_unsure(frames, *(tensor.numpy() for tensor in _decode_greedily(frames)), lengths, seen)
+    return _search_unsure(frames, *(tensor.numpy() for tensor in _decode_greedily(frames)), lengths)
 
 
 def _search_unsure(
-    frames: np.ndarray, labels: np.ndarray, confidence: np.ndarray, lengths: Sequence[int], seen: int
+    frames: np.ndarray, labels: np.ndarray, confidence: np.ndarray, lengths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    (unsure,) = np.nonzero(_weigh(labels, confidence, lengths, seen) <= 0.5)
+    # All other sequences together have the rest of the probability.
+    (unsure,) = np.nonzero(_weigh(labels, confidence, lengths) <= 1 - confidence)
     if not unsure.size:
         return labels, confidence
-    searched, probability = (tensor.numpy() for tensor in _search(frames[unsure], PATHS))
-    best = np.arange(unsure.size), _weigh(searched, probability, lengths, seen).argmax(axis=1)
+    searched, probability = (tensor.numpy() for tensor in _search(frames[unsure], _paths(frames)))
+    best = np.arange(unsure.size), _weigh(searched, probability, lengths).argmax(axis=1)
     confidence = confidence.copy()
     confidence[unsure] = probability[best]
     labels = np.pad(labels, [(0, 0), (0, frames.shape[1] - labels.shape[1])])
@@ -308,10 +306,20 @@ def _search_unsure(
     return labels, confidence
 
 
-def _weigh(labels: np.ndarray, confidence: np.ndarray, lengths: Sequence[int], seen: int) -> np.ndarray:
+def _paths(frames: np.ndarray) -> int:
+    # The search refuses to give more sequences than there are: of each length at least as many as there are
+    # characters; but if there is only one, blanks must stand between its repetitions.
+    _, count, classes = frames.shape
+    return min(BEAM_WIDTH, 1 + ((classes - 1) * count if classes > 2 else (count + 1) // 2))
+
+
+def _weigh(labels: np.ndarray, probability: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    return np.where(_are_usual(labels, lengths), 1, UNUSUAL) * probability
+
+
+def _are_usual(labels: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
     count = np.count_nonzero(labels != BLANK, axis=-1)
-    is_usual = (lengths[0] <= count) & (count <= lengths[1])
-    return np.where(is_usual, confidence, confidence / (seen + 1))
+    return (lengths[0] <= count) & (count <= lengths[1])
 
 
 FRAMES = tf.TensorSpec([None, None, None], tf.float32)  # (batch, frames, classes)
@@ -319,18 +327,18 @@ FRAMES = tf.TensorSpec([None, None, None], tf.float32)  # (batch, frames, classe
 
 @tf.function(input_signature=[FRAMES], autograph=False)
 def _decode_greedily(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    logits, lengths = _time_first(frames)
-    (labels,), _ = tf.nn.ctc_greedy_decoder(logits, lengths, blank_index=BLANK)
+    logits, logit_lengths = _time_first(frames)
+    (labels,), _ = tf.nn.ctc_greedy_decoder(logits, logit_lengths, blank_index=BLANK)
     dense = tf.sparse.to_dense(labels, default_value=BLANK)
-    return dense, _probability(dense, logits, lengths)
+    return dense, _probability(dense, logits, logit_lengths)
 
 
 @tf.function(autograph=False, reduce_retracing=True)
 def _search(frames: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return labels (batch, count, frames), padded with `BLANK`, and their probabilities (batch, count)."""
-    logits, lengths = _time_first(frames)
+    logits, logit_lengths = _time_first(frames)
     blank_last = tf.roll(logits, -1, axis=2)  # as the decoder wants it
-    found, _ = tf.nn.ctc_beam_search_decoder(blank_last, lengths, BEAM_WIDTH, top_paths=count)
+    found, _ = tf.nn.ctc_beam_search_decoder(blank_last, logit_lengths, BEAM_WIDTH, top_paths=count)
     shape = tf.shape(frames, tf.int64)[:2]
     numbers = [
         tf.sparse.to_dense(tf.sparse.reset_shape(labels.with_values(labels.values + 1), shape))
@@ -338,7 +346,7 @@ def _search(frames: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     ]
     labels = tf.stack(numbers, axis=1)
     flat = tf.reshape(labels, [-1, shape[1]])
-    probability = _probability(flat, tf.repeat(logits, count, axis=1), tf.repeat(lengths, count))
+    probability = _probability(flat, tf.repeat(logits, count, axis=1), tf.repeat(logit_lengths, count))
     return labels, tf.reshape(probability, [-1, count])
 
 
@@ -348,12 +356,12 @@ def _time_first(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return logits, tf.fill([batch], count)
 
 
-def _probability(dense: tf.Tensor, logits: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+def _probability(dense: tf.Tensor, logits: tf.Tensor, logit_lengths: tf.Tensor) -> tf.Tensor:
     # The loss refuses empty sequences: they get any label, and the product of the blanks instead.
     is_empty = tf.reduce_all(dense == BLANK, axis=1)
-    first = tf.one_hot(tf.zeros_like(lengths), tf.shape(dense)[1] + 1, dtype=tf.int32)
+    first = tf.one_hot(tf.zeros_like(logit_lengths), tf.shape(dense)[1] + 1, dtype=tf.int32)
     filled = tf.pad(tf.cast(dense, tf.int32), [[0, 0], [0, 1]]) + first * tf.cast(is_empty, tf.int32)[:, None]
-    loss = tf.nn.ctc_loss(tf.sparse.from_dense(filled), logits, None, lengths, blank_index=BLANK)
+    loss = tf.nn.ctc_loss(tf.sparse.from_dense(filled), logits, None, logit_lengths, blank_index=BLANK)
     blanks = tf.reduce_sum(tf.nn.log_softmax(logits)[:, :, BLANK], axis=0)
     return tf.minimum(tf.exp(tf.where(is_empty, blanks, -loss)), 1)
 
@@ -495,7 +503,6 @@ class Recognizer:
             self._model = tf.saved_model.load(self.folder / "ocr_model")
             about = (self.folder / "ocr_model" / "assets.extra" / "about.json").read_text(encoding="utf-8")
             self.about = json.loads(about)
-            self._usual = self.about["lengths"], self.about["split"]["train"]
             (images,) = self._model.signatures["serve"].structured_input_signature[1].values()
             self.channels = images.shape[-1]
             # One graph from pixels to labels saves a third of the time that one image takes.
@@ -581,16 +588,15 @@ class Recognizer:
         return [result if isinstance(result, ImageError) else next(readings) for result in results]
 
     def alternatives(self, reading: Reading, count: int = 3) -> list[tuple[str, float]]:
-        """Find the texts that count most, as `decode` counts, for the frames of a reading.
+        """Find the most probable texts, of any length, for the frames of a reading.
 
         Returns:
-            The texts with their probabilities, 0 to 1.
+            At most `BEAM_WIDTH` texts with their probabilities, 0 to 1, the most probable one first.
         """
-        labels, confidence = (
-            tensor.numpy()[0] for tensor in _search(reading.frames[np.newaxis], max(count, PATHS))
-        )
-        order = np.argsort(-_weigh(labels, confidence, *self._usual))[:count]
-        return [(self._text(labels[path]), float(confidence[path])) for path in order]
+        frames = reading.frames[np.newaxis]
+        labels, probability = (tensor.numpy()[0] for tensor in _search(frames, _paths(frames)))
+        order = np.argsort(-probability)[:count]
+        return [(self._text(labels[path]), float(probability[path])) for path in order]
 
     def frame_edges(self, height: int, width: int) -> np.ndarray:
         """Return the columns, in pixels, at which frames begin and end in an image: float32 (frames + 1,)."""
@@ -625,7 +631,8 @@ class Recognizer:
     def _readings(
         self, frames: np.ndarray, labels: np.ndarray, confidences: np.ndarray, edges: np.ndarray
     ) -> list[Reading]:
-        labels, confidences = _search_unsure(frames, labels, confidences, *self._usual)
+        labels, confidences = _search_unsure(frames, labels, confidences, self.about["lengths"])
+        usual = _are_usual(labels, self.about["lengths"])
         readings = []
         for row, path in enumerate(align(frames, labels)):
             characters = []
@@ -641,9 +648,7 @@ class Recognizer:
                 )
             text = self._text(labels[row])
             confidence, threshold = float(confidences[row]), self.about["threshold"]
-            shortest, longest = self.about["lengths"]
-            is_usual = shortest <= len(text) <= longest
-            sure = is_usual and threshold is not None and confidence >= threshold
+            sure = bool(usual[row]) and threshold is not None and confidence >= threshold
             readings.append(Reading(text, confidence, sure, tuple(characters), frames[row]))
         return readings
 

@@ -191,11 +191,11 @@ def collapse(path):
     return tuple(label for label, _ in itertools.groupby(path) if label != ocr.BLANK)
 
 
-@pytest.mark.parametrize(("lengths", "seen"), [([0, 5], 99), ([2, 2], 0), ([2, 3], 4)])
-def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths, seen):
+@pytest.mark.parametrize("lengths", [(0, 5), (2, 3), (3, 3), (5, 5)])
+def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths):
     rng = np.random.default_rng(0)
     frames = rng.dirichlet([0.3] * 3, size=(40, 5)).astype(np.float32)  # 5 frames, 2 characters
-    labels, confidences = ocr.decode(frames, lengths, seen)
+    labels, confidences = ocr.decode(frames, lengths)
     alignments = ocr.align(frames, labels)
     for row in range(len(frames)):
         totals, best = {}, {}
@@ -205,7 +205,7 @@ def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths, seen)
             totals[text] = totals.get(text, 0) + chance
             best[text] = max(best.get(text, (0, ())), (chance, path))
         text = tuple(labels[row][labels[row] != ocr.BLANK])
-        odds = {text: 1 if lengths[0] <= len(text) <= lengths[1] else 1 / (seen + 1) for text in totals}
+        odds = {text: 1 if lengths[0] <= len(text) <= lengths[1] else ocr.UNUSUAL for text in totals}
         assert text == max(totals, key=lambda text: totals[text] * odds[text])
         assert confidences[row] == pytest.approx(totals[text], rel=1e-3)
         emitted = [0 if position < 0 else text[position] for position in alignments[row]]
@@ -213,14 +213,29 @@ def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths, seen)
         assert collapse(emitted) == text
 
 
-def test_a_text_of_another_length_than_the_labels_needs_more_to_be_read():
-    frames = np.full((1, 9, 3), 0.001, np.float32)  # 9 frames, 2 characters
-    frames[0, range(9), [0, 1, 0, 2, 0, 1, 0, 0, 0]] = 0.998
-    for blank, seen, text in ((0.9, 1, [1, 2, 1]), (0.9, 30, [1, 2, 1, 2]), (0.998, 30, [1, 2, 1])):
-        frames[0, 7] = [blank, 0.001, 0.999 - blank]
-        labels, (confidence,) = ocr.decode(frames, [4, 4], seen)
-        assert labels[0][labels[0] != ocr.BLANK].tolist() == text
-        assert confidence == pytest.approx(blank if len(text) == 3 else 0.999 - blank, abs=0.02)
+@pytest.mark.parametrize("frame_count", [1, 2, 3, 4, 5, 50])
+@pytest.mark.parametrize("classes", [2, 3, 20])
+def test_few_frames_of_few_characters_are_searched(frame_count, classes):
+    frames = np.full((1, frame_count, classes), 1 / classes, np.float32)
+    labels, (confidence,) = ocr.decode(frames, [1, 1])
+    assert labels.shape[1] <= frame_count
+    assert 0 <= confidence <= 1
+
+
+def test_a_text_is_cut_off(recognizer):
+    """The model knows texts of five characters only, but does not make one of less at any price."""
+    cut = [recognizer.read(ocr.open_image(path)[:, :width]) for path in EXAMPLES for width in (100, 110, 120)]
+    short = [reading for reading in cut if len(reading.text) < 5]
+    assert len(short) > len(cut) / 3
+    for reading in cut:
+        texts = recognizer.alternatives(reading)
+        assert [chance for _, chance in texts] == sorted((chance for _, chance in texts), reverse=True)
+        text, chance = texts[0]
+        if len(reading.text) == 5:
+            assert reading.confidence >= ocr.UNUSUAL * chance * 0.999
+        else:
+            assert (reading.text, reading.sure) == (text, False)
+            assert reading.confidence == pytest.approx(chance, rel=1e-3)
 
 
 def test_a_reading_says_where_each_character_stands(recognizer):

@@ -577,7 +577,7 @@ study.train(model, data, data, 2, study.Path(sys.argv[2], "run"))
 assert model.evaluate(study.make_batches(data, False), verbose=0, return_dict=True)["loss"] > 0
 app = study.Path(sys.argv[2], "app")
 app.mkdir()
-about = {"alphabet": study.ALPHABET, "lengths": [5, 5], "threshold": None, "split": {"train": 1}}
+about = {"alphabet": study.ALPHABET, "lengths": [5, 5], "threshold": None}
 study.export(model, 1.0, numbers, shape, about, app)
 fresh = study.build_model("bilstm", shape, 20)
 assert set(study.take_weights(fresh, app, numbers)) == {"taken"}
