@@ -176,16 +176,20 @@ def literal(text: str) -> str:
     return f"<code>{shown}</code>"
 
 
+def usual_length(about: dict) -> str:
+    """Say how many characters the training labels have."""
+    shortest, longest = about["lengths"]
+    return f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+
+
 def describe(about: dict) -> str:
     """Say in Markdown what a model reads and how well, from what was written beside it."""
-    shortest, longest = about["lengths"]
-    length = str(longest) if shortest == longest else f"{shortest} to {longest}"
     alphabet = about["alphabet"]
     shown = literal(alphabet) if len(alphabet) <= 80 else f"{len(alphabet):,}"
     low, high = about["exact_match_interval"]
     unseen = "which an earlier model may have seen" if about["start_from"] else "that it had never seen"
     return (
-        f"Reads one line of {length} characters out of {shown}, "
+        f"Reads one line of {usual_length(about)} characters out of {shown}, "
         f"in images like those of {literal(about['dataset'])}. Of {about['split']['test']:,} of these "
         f"{unseen}, it read {about['exact_match']:.1%} without a mistake "
         f"(95% interval {low:.1%} to {high:.1%}; {about['date']})."
@@ -202,7 +206,9 @@ def tell_all(about: dict) -> str:
         "Measured on": f"{split['test']:,} others, split by {about['split_by']}",
         "Read without a mistake": f"{about['exact_match']:.2%}, 95% interval {low:.1%} to {high:.1%}",
         "Character error rate": f"{about['cer']:.2%}",
-        "Called sure": "never" if threshold is None else f"from a confidence of {threshold:.1%} on",
+        "Called sure": "never"
+        if threshold is None
+        else f"from a confidence of {threshold:.1%} on, {usual_length(about)} characters long",
         "Characters": literal(about["alphabet"]),
         "Date": about["date"],
         "Not for": "photographs, documents, other alphabets, or getting round the protection of live sites",
@@ -226,7 +232,9 @@ def judge(reading: Reading, recognizer: Recognizer) -> str:
     )
     return (
         f"**Not sure**: {reading.confidence:.1%}. Is the image of the kind that the network was trained on? "
-        f"The most probable texts, of any length, are<ol>{others}</ol>"
+        f"The most probable texts, of any length, are<ol>{others}</ol>Only a text of "
+        f"{usual_length(recognizer.about)} characters, like the training labels, is called sure; another one "
+        "is read only where it is about twenty times as probable."
     )
 
 

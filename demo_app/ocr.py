@@ -66,7 +66,7 @@ AHEAD = 128  # images to open before those of one size go to the network togethe
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
 BEAM_WIDTH = 16
-UNUSUAL = 0.05  # weight of a text with a length of no training label, so that none is read against 95%
+UNUSUAL = 0.05  # weight of a text shorter or longer than all training labels: 5% are no match for 95%
 COLUMNS = ["file", "text", "confidence", "sure", "error"]
 BLANK = 0  # the class for "no character here"; characters start at 1
 
@@ -272,11 +272,12 @@ def _too_large(limit: int) -> ImageError:
 
 
 def decode(frames: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Find the label sequence of each image: the most probable one, if no training label speaks against it.
+    """Find the label sequence of each image with the highest weighted probability.
 
-    A sequence shorter or longer than all the training labels counts `UNUSUAL` times its probability.
-    Where the greedy sequence can't be the best, a beam search looks for that (Hannun et al., "First-Pass
-    Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014).
+    A sequence shorter or longer than all the training labels counts `UNUSUAL` times its probability. Where
+    the greedy sequence may not be the best, it is the best of the `BEAM_WIDTH` sequences that a beam search
+    finds (Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
+    Recurrent DNNs", 2014).
 
     Args:
         frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.

@@ -98,25 +98,33 @@ def test_half_a_backup_is_no_obstacle(study, network, tmp_path):
         assert network._initial_epoch == 1
 
 
-def train_briefly(images, run):
-    """Train on a folder of images for two epochs."""
+def train_briefly(images, run, epochs=2):
+    """Train on a folder of images for a few epochs."""
     study = sys.modules.get("study") or definitions()
     table, _, shape = study.scan(images, "(.+)")
     numbers = {character: number for number, character in enumerate(study.ALPHABET, start=1)}
     data = study.read_images(table, numbers, shape, 5)
     model = study.build_model("bilstm", shape, len(study.ALPHABET) + 1)
-    return study.train(model, data, data, 2, run)
+    return study.train(model, data, data, epochs, run)
 
 
-def test_half_a_best_epoch_leaves_the_last_one(study, tmp_path):
-    images = study.draw_dataset(study.FEW, 0, tmp_path / "images")
-    history = train_briefly(images, tmp_path / "run")
-    history["val_loss"] = [1, 2]
-    history.to_csv(tmp_path / "run" / "log.csv", index=False)
-    assert list(train_briefly(images, tmp_path / "run")["kept"]) == [True, False]
-    best = tmp_path / "run" / "best.weights.h5"
+class StopAtOnce(keras.callbacks.Callback):
+    """Ends a run after each epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_best_epoch_is_for_runs_that_stop_early(study, tmp_path, monkeypatch):
+    images, run = study.draw_dataset(study.FEW, 0, tmp_path / "images"), tmp_path / "run"
+    monkeypatch.setattr(keras.callbacks, "EarlyStopping", lambda **_: StopAtOnce())
+    history = train_briefly(images, run, 4)
+    history.drop(columns="kept").assign(val_loss=1).to_csv(run / "log.csv", index=False)
+    assert list(train_briefly(images, run, 4)["kept"]) == [True, False]
+    best = run / "best.weights.h5"
     best.write_bytes(best.read_bytes()[:10_000])
-    assert list(train_briefly(images, tmp_path / "run")["kept"]) == [False, True]
+    assert list(train_briefly(images, run, 4)["kept"]) == [False, False, True]
+    assert list(train_briefly(images, run, 4)["kept"]) == [False, False, False, True]
 
 
 def test_training_goes_on_after_the_disk_was_full(study, disk, tmp_path):
