@@ -223,7 +223,7 @@ def test_few_frames_of_few_characters_are_searched(frame_count, classes):
 
 
 def test_a_text_is_cut_off(recognizer):
-    """The model knows texts of five characters only, but does not make one of less at any price."""
+    """The model knows texts of five characters only, but does not read five into less at any price."""
     cut = [recognizer.read(ocr.open_image(path)[:, :width]) for path in EXAMPLES for width in (100, 110, 120)]
     short = [reading for reading in cut if len(reading.text) < 5]
     assert len(short) > len(cut) / 3
