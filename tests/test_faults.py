@@ -124,6 +124,9 @@ def test_best_epoch_is_for_runs_that_stop_early(study, tmp_path, monkeypatch):
     best = run / "best.weights.h5"
     best.write_bytes(best.read_bytes()[:10_000])
     assert list(train_briefly(images, run, 4)["kept"]) == [False, False, True]
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "PATIENCE", 0)
+        assert len(train_briefly(images, run, 4)) == 3  # for it was over
     assert list(train_briefly(images, run, 4)["kept"]) == [False, False, False, True]
 
 

@@ -235,7 +235,7 @@ def test_a_changed_cell_starts_a_run_of_its_own(study, monkeypatch):
     cells = {name: content for name, content in linecache.cache.items() if name.startswith("<study.ipynb")}
     before = study.run_folder("labelled", 42)
     assert before == study.run_folder("labelled", 42) != study.run_folder("labelled", 43)
-    for constant in ("ROTATION = 0.08", "UNITS = 48", "FACES = ", "patience=10"):
+    for constant in ("ROTATION = 0.08", "UNITS = 48", "FACES = ", "PATIENCE = 10"):
         ((name, content),) = [item for item in cells.items() if constant in "".join(item[1][2])]
         changed = [line.replace(constant, f"{constant} 1") for line in content[2]]
         with monkeypatch.context() as patch:
