@@ -115,19 +115,20 @@ class StopAtOnce(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-def test_best_epoch_is_for_runs_that_stop_early(study, tmp_path, monkeypatch):
+def test_best_epoch_is_for_runs_that_end_early_and_then_are_over(study, tmp_path, monkeypatch):
     images, run = study.draw_dataset(study.FEW, 0, tmp_path / "images"), tmp_path / "run"
     monkeypatch.setattr(keras.callbacks, "EarlyStopping", lambda **_: StopAtOnce())
-    history = train_briefly(images, run, 4)
+    history = train_briefly(images, run, 5)
     history.drop(columns="kept").assign(val_loss=1).to_csv(run / "log.csv", index=False)
-    assert list(train_briefly(images, run, 4)["kept"]) == [True, False]
+    assert list(train_briefly(images, run, 5)["kept"]) == [True, False]
     best = run / "best.weights.h5"
     best.write_bytes(best.read_bytes()[:10_000])
-    assert list(train_briefly(images, run, 4)["kept"]) == [False, False, True]
-    with monkeypatch.context() as patch:
-        patch.setattr(study, "PATIENCE", 0)
-        assert len(train_briefly(images, run, 4)) == 3  # for it was over
-    assert list(train_briefly(images, run, 4)["kept"]) == [False, False, False, True]
+    assert list(train_briefly(images, run, 5)["kept"]) == [False, False, True]
+    history = train_briefly(images, run, 5)
+    history.drop(columns="kept").assign(val_loss=[1, 1, 1, 2]).to_csv(run / "log.csv", index=False)
+    for patience, done in [(1, 4), (2, 5)]:
+        monkeypatch.setattr(study, "PATIENCE", patience)
+        assert len(train_briefly(images, run, 5)) == done
 
 
 def test_training_goes_on_after_the_disk_was_full(study, disk, tmp_path):
