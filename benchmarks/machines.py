@@ -80,7 +80,7 @@ def main() -> None:
             "said": said,
             "epochs": results["epochs"],
             "exact_match": results["metrics"]["exact_match"],
-            "val_loss": min(results["history"]["val_loss"]),
+            "val_loss": results["metrics"]["val_loss"],
         },
     )
 

@@ -61,6 +61,7 @@ def main() -> None:
                 "exact_match": metrics["exact_match"],
                 "interval": metrics["exact_match_interval"],
                 "cer": metrics["cer"],
+                "epochs": results["epochs"],
                 "seconds": results["notebook_seconds"],
                 "tutorial": None,
             }

@@ -75,7 +75,7 @@ def benchmarks() -> str:
 def own_images() -> str:
     """Make the table of other data sets."""
     content = load("own_images")
-    rows = [("images", "test", "exact match", "CER", "whole run", "tutorial recipe", "its CER")]
+    rows = [("images", "test", "exact match", "CER", "epochs", "whole run", "tutorial recipe", "its CER")]
     for row in content["sets"]:
         low, high = row["interval"]
         rows.append(
@@ -84,6 +84,7 @@ def own_images() -> str:
                 str(row["test"]),
                 f"{row['exact_match']:.1%} ({low:.1%} to {high:.1%})",
                 f"{row['cer']:.1%}",
+                str(row["epochs"]),
                 f"{row['seconds'] / 60:.1f} min",
                 *(
                     f"{row['tutorial'][name]:.1%}" if row["tutorial"] else ""

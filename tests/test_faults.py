@@ -108,27 +108,42 @@ def train_briefly(images, run, epochs=2):
     return study.train(model, data, data, epochs, run)
 
 
-class StopAtOnce(keras.callbacks.Callback):
-    """Ends a run after each epoch."""
+@pytest.mark.parametrize(
+    ("losses", "over"),
+    [
+        ([], False),
+        ([0, 0, 0], False),
+        ([9, 9, 9, 1, 2], False),
+        ([9, 9, 9, 1, 2, 3], True),
+        ([1, 1, 1, 9, 8, 7], False),
+    ],
+)
+def test_a_run_is_over_when_its_latter_half_gets_no_better(study, monkeypatch, losses, over):
+    monkeypatch.setattr(study, "PATIENCE", 2)
+    assert study.is_over(pd.Series(losses, dtype=float), 6) == over
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = True
 
-
-def test_best_epoch_is_for_runs_that_end_early_and_then_are_over(study, tmp_path, monkeypatch):
+def test_a_run_that_ends_early_keeps_its_best_epoch_and_stays_ended(study, tmp_path, monkeypatch, capsys):
     images, run = study.draw_dataset(study.FEW, 0, tmp_path / "images"), tmp_path / "run"
-    monkeypatch.setattr(keras.callbacks, "EarlyStopping", lambda **_: StopAtOnce())
-    history = train_briefly(images, run, 5)
-    history.drop(columns="kept").assign(val_loss=1).to_csv(run / "log.csv", index=False)
-    assert list(train_briefly(images, run, 5)["kept"]) == [True, False]
-    best = run / "best.weights.h5"
-    best.write_bytes(best.read_bytes()[:10_000])
-    assert list(train_briefly(images, run, 5)["kept"]) == [False, False, True]
-    history = train_briefly(images, run, 5)
-    history.drop(columns="kept").assign(val_loss=[1, 1, 1, 2]).to_csv(run / "log.csv", index=False)
-    for patience, done in [(1, 4), (2, 5)]:
-        monkeypatch.setattr(study, "PATIENCE", patience)
-        assert len(train_briefly(images, run, 5)) == done
+
+    def rewrite(losses):
+        history.drop(columns="kept").assign(val_loss=losses).to_csv(run / "log.csv", index=False)
+
+    monkeypatch.setattr(study, "PATIENCE", 0)
+    history = train_briefly(images, run, 6)
+    assert len(history) == 4
+    rewrite([3, 2, 2, 0])
+    monkeypatch.setattr(study, "PATIENCE", 1)
+    history = train_briefly(images, run, 6)  # an epoch more, which can't be better than 0
+    assert list(history["kept"]) == [False, False, False, True, False]
+    capsys.readouterr()
+    assert list(train_briefly(images, run, 6)["kept"]) == list(history["kept"])
+    assert "5 of 6 epochs were done before" in (said := capsys.readouterr().out)
+    assert "it got no better" in said
+    rewrite(None)  # as if it had diverged
+    (run / "best.weights.h5").unlink()
+    assert list(train_briefly(images, run, 6)["kept"]) == [False] * 4 + [True]
+    assert "not saved whole" in capsys.readouterr().out
 
 
 def test_training_goes_on_after_the_disk_was_full(study, disk, tmp_path):
