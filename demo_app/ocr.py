@@ -314,13 +314,22 @@ def _paths(frames: np.ndarray) -> int:
     return min(BEAM_WIDTH, 1 + ((classes - 1) * count if classes > 2 else (count + 1) // 2))
 
 
-def _weigh(labels: np.ndarray, probability: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    return np.where(_are_usual(labels, lengths), 1, UNUSUAL) * probability
+def are_usual(labels: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    """Tell which label sequences are neither shorter nor longer than all the training labels.
 
+    Args:
+        labels: Integers (..., longest), padded with `BLANK`.
+        lengths: Of the shortest and of the longest training label, in characters.
 
-def _are_usual(labels: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    Returns:
+        bool (...).
+    """
     count = np.count_nonzero(labels != BLANK, axis=-1)
     return (lengths[0] <= count) & (count <= lengths[1])
+
+
+def _weigh(labels: np.ndarray, probability: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    return np.where(are_usual(labels, lengths), 1, UNUSUAL) * probability
 
 
 FRAMES = tf.TensorSpec([None, None, None], tf.float32)  # (batch, frames, classes)
@@ -633,7 +642,7 @@ class Recognizer:
         self, frames: np.ndarray, labels: np.ndarray, confidences: np.ndarray, edges: np.ndarray
     ) -> list[Reading]:
         labels, confidences = _search_unsure(frames, labels, confidences, self.about["lengths"])
-        usual = _are_usual(labels, self.about["lengths"])
+        usual = are_usual(labels, self.about["lengths"])
         readings = []
         for row, path in enumerate(align(frames, labels)):
             characters = []
