@@ -2,13 +2,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint audit study
+.PHONY: demo test test-all lint audit study
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
 
+# The quick tests; test-all adds those that prove rare faults, for minutes.
 test: $(VENV)/tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov -m "not slow"
+
+test-all: $(VENV)/tests
+	$(BIN)/python -m pytest --cov
 
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .
@@ -20,10 +24,7 @@ audit: $(VENV)/tests $(VENV)/audit/ready
 
 # For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"
 study: $(VENV)/env
-	mkdir -p work
-	$(BIN)/papermill --log-output --no-progress-bar study.ipynb work/study.ipynb \
-		$(if $(DATASET),-r DATASET "$(DATASET)") $(PARAMETERS)
-	$(BIN)/python docs/publish.py work/study.ipynb
+	$(BIN)/python -m training.run $(if $(DATASET),-p DATASET "$(DATASET)") $(PARAMETERS)
 
 $(VENV)/demo: demo_app/requirements.txt | $(VENV)/ready
 	$(BIN)/pip install --quiet -r $<

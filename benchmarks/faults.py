@@ -12,23 +12,26 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from runs import DATASET, ROOT, WORK, definitions, run, run_folder, write
+import runs
+from images import find_images
+from ocr import Recognizer
 
 KILLS = ["at random"] * 10 + ["in a checkpoint"] * 5 + ["in the export"] * 5
-FOLDER = WORK / "faults"
+FOLDER = runs.WORK / "faults"
 COMMAND = [
     *(
         sys.executable,
         "-m",
         "papermill",
         "--no-progress-bar",
-        str(ROOT / "study.ipynb"),
+        str(runs.ROOT / "study.ipynb"),
         str(FOLDER / "out.ipynb"),
     ),
-    *("-p", "DATASET", DATASET, "-p", "OUTPUT", str(FOLDER / "app")),
+    *("-p", "DATASET", runs.DATASET, "-p", "OUTPUT", str(FOLDER / "app")),
     *("-p", "REPORT", str(FOLDER / "report"), "-p", "WORK", str(FOLDER / "work")),
 ]
 
@@ -46,12 +49,10 @@ def newest(pattern: str) -> float:
 
 def start_and_kill(moment: str, rng: np.random.Generator) -> bool:
     """Start the run and kill it at a moment; return whether it was still running then, not at its end."""
-    watched = {"in a checkpoint": "work/runs/*/all/backup/**/*", "in the export": "app/*_export/**/*"}.get(
-        moment
-    )
+    watched = {"in a checkpoint": "work/runs/*/backup/**/*", "in the export": "app/*_export/**/*"}.get(moment)
     before = newest(watched) if watched else 0.0
     with (FOLDER / "run.log").open("a") as log:
-        process = subprocess.Popen(COMMAND, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(COMMAND, stdout=log, stderr=log, cwd=runs.ROOT, start_new_session=True)
     if watched:
         while process.poll() is None and newest(watched) == before:
             time.sleep(0.002)
@@ -63,33 +64,37 @@ def start_and_kill(moment: str, rng: np.random.Generator) -> bool:
     return process.wait() < 0
 
 
+def runs_that_ended() -> list[Path]:
+    """Find the folders of ended runs on the labelled images: the one on synthetic images keeps its backup."""
+    return [run for run in FOLDER.glob("work/runs/*") if not (run / "backup").exists()]
+
+
 def main() -> None:
     """Run, kill, compare."""
-    study = definitions()
-    whole = [run(f"whole-{number}", SEED=seed) for number, seed in enumerate((42, 42, 1, 2))]
+    whole = [runs.run(f"whole-{number}", SEED=seed) for number, seed in enumerate((42, 42, 1, 2))]
     rng = np.random.default_rng(0)
     shutil.rmtree(FOLDER, ignore_errors=True)
-    shutil.copytree(ROOT / "demo_app", FOLDER / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(runs.ROOT / "demo_app", FOLDER / "app", ignore=shutil.ignore_patterns("__pycache__"))
     (FOLDER / "work").mkdir()
     for name in ("runs", "data"):  # what is drawn and fetched need not be done again
-        shutil.copytree(run_folder("work") / name, FOLDER / "work" / name)
-    for log in FOLDER.glob("work/runs/*/all"):
-        shutil.rmtree(log.parent)
-    example = study.find_images(ROOT / "demo_app" / "Examples")[0]
+        shutil.copytree(runs.run_folder("work") / name, FOLDER / "work" / name)
+    for run in runs_that_ended():
+        shutil.rmtree(run)
+    example = find_images(runs.ROOT / "demo_app" / "Examples")[0]
     kills = []
     for moment in KILLS:
         while not start_and_kill(moment, rng):
             print("The run came to its end before; it starts anew.", flush=True)
-        text = study.Recognizer(FOLDER / "app").read(example).text
+        text = Recognizer(FOLDER / "app").read(example).text
         kills.append({"moment": moment, "app_reads": text == example.stem})
         print(kills[-1], flush=True)
-    subprocess.run(COMMAND, check=True, cwd=ROOT, capture_output=True)
+    subprocess.run(COMMAND, check=True, cwd=runs.ROOT, capture_output=True)
     results = pd.read_json(FOLDER / "report" / "results.json", typ="series")
-    log = next(FOLDER.glob("work/runs/*/all/log.csv"))
+    (run,) = runs_that_ended()
     matches = [results["metrics"]["exact_match"] for results in whole]
     content = {
         "kills": kills,
-        "epochs": int(pd.read_csv(log)["epoch"].nunique()),
+        "epochs": int(pd.read_csv(run / "log.csv")["epoch"].nunique()),
         "exact_match": results["metrics"]["exact_match"],
         "whole_runs": matches,
         "whole_runs_epochs": [results["epochs"] for results in whole],
@@ -98,7 +103,7 @@ def main() -> None:
     }
     for name, value in content.items():
         print(name, value)
-    write("faults", content)
+    runs.write("faults", content)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,20 @@ writes `folds.json` and `docs/images/folds.png`, which shows every misread image
 """
 
 import matplotlib.pyplot as plt
-from runs import DATASET, ROOT, WORK, definitions, run, write
+import runs
+from images import find_images, open_image
+
+from training.evaluation import wilson_interval
+from training.fetching import fetch
+from training.plots import draw_images
 
 
 def main() -> None:
     """Run the folds and pool them."""
-    study = definitions()
     folds, misread = [], []
     print("fold  images  wrong  CER")
     for fold in range(10):
-        results = run(f"fold-{fold}", FOLD=fold)
+        results = runs.run(f"fold-{fold}", FOLD=fold)
         metrics = results["metrics"]
         folds.append({"fold": fold, "images": results["split"]["test"], "cer": metrics["cer"]})
         misread += [{"fold": fold} | image for image in metrics["misread"]]
@@ -23,9 +27,9 @@ def main() -> None:
         )
     images = sum(fold["images"] for fold in folds)
     right = images - len(misread)
-    low, high = study.wilson_interval(right, images)
+    low, high = wilson_interval(right, images)
     print(f"pooled: {right} of {images} right, {right / images:.2%}, 95% interval {low:.2%} to {high:.2%}")
-    write(
+    runs.write(
         "folds",
         {
             "images": images,
@@ -37,11 +41,11 @@ def main() -> None:
         },
     )
     if misread:
-        folder = study.fetch(DATASET, WORK / "data")
-        paths = {path.name: path for path in study.find_images(folder)}
+        folder, _ = fetch(runs.DATASET, runs.WORK / "data", seed=0)
+        paths = {path.name: path for path in find_images(folder)}
         titles = [f"{image['label']} read {image['text']} ({image['confidence']:.0%})" for image in misread]
-        figure = study.show_images([study.open_image(paths[image["file"]]) for image in misread], titles)
-        figure.savefig(ROOT / "docs" / "images" / "folds.png", dpi=120, bbox_inches="tight")
+        figure = draw_images([open_image(paths[image["file"]]) for image in misread], titles)
+        figure.savefig(runs.ROOT / "docs" / "images" / "folds.png", dpi=120, bbox_inches="tight")
         plt.close(figure)
 
 

@@ -48,8 +48,10 @@ def start() -> list[subprocess.Popen]:
 
 def epochs_done() -> int:
     """Count the epochs on the labelled images."""
-    logs = [log for log in (FOLDER / "work" / "runs").glob("*/all/log.csv") if log.stat().st_size]
-    return len(pd.read_csv(logs[0])) if logs else 0
+    logs = [log for log in (FOLDER / "work" / "runs").glob("*/log.csv") if log.stat().st_size]
+    if len(logs) < 2:  # the first is that of the synthetic images
+        return 0
+    return len(pd.read_csv(max(logs, key=lambda log: log.stat().st_mtime)))
 
 
 def main() -> None:
@@ -68,8 +70,9 @@ def main() -> None:
     other.wait()
     before = epochs_done()
     print(f"killed after {before} epochs; the chief ended {noticed:.0f} s later: {said}")
-    for machine in start():
-        assert machine.wait(timeout=1800) == 0
+    chief, other = start()
+    assert chief.wait(timeout=1800) == 0
+    other.wait()  # papermill calls it an error that this one ends after training
     results = json.loads((FOLDER / "report" / "results.json").read_text())
     print(f"exact match {results['metrics']['exact_match']:.2%} after {results['epochs']} epochs")
     write(

@@ -1,6 +1,6 @@
 """Images that outgrow memory: the notebook on 1,000,000 of them, whose cache goes to disk.
 
-`python benchmarks/many_images.py` makes them once, of 2,000 drawn ones with noise, trains on them for two
+`python benchmarks/many_images.py` makes them once, of 2,000 synthetic ones with noise, trains on them for two
 epochs, watches the memory and writes `many_images.json`. It takes an hour, and about 40 GB on the disk.
 """
 
@@ -14,24 +14,26 @@ import numpy as np
 import pandas as pd
 import psutil
 from PIL import Image
-from runs import WORK, definitions, run, run_folder, write
+from runs import WORK, run, run_folder, write
 
-COUNT, DRAWN = 1_000_000, 2_000
+from training.synthetic import ALPHABET, draw_text, render
+
+COUNT, DIFFERENT = 1_000_000, 2_000
 FOLDER = WORK / "many_images"
 
 
 def make_images(folder: Path) -> None:
     """Write images and, in the end, `labels.csv`."""
-    study, rng = definitions(), np.random.default_rng(0)
-    texts = [study.draw_text("-----", list(study.ALPHABET), rng) for _ in range(DRAWN)]
-    pages = [study.render(text, rng) for text in texts]
+    rng = np.random.default_rng(0)
+    texts = [draw_text("-----", list(ALPHABET), rng) for _ in range(DIFFERENT)]
+    pages = [render(text, rng) for text in texts]
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(COUNT):
-        page = pages[number % DRAWN]
+        page = pages[number % DIFFERENT]
         noisy = np.uint8(np.clip(page + rng.integers(-9, 10, page.shape, np.int16), 0, 255))
         Image.fromarray(noisy).save(folder / f"{number}.png", compress_level=1)
     names = [f"{number}.png" for number in range(COUNT)]
-    labels = [texts[number % DRAWN] for number in range(COUNT)]
+    labels = [texts[number % DIFFERENT] for number in range(COUNT)]
     pd.DataFrame({"filename": names, "label": labels}).to_csv(folder / "labels.csv", index=False)
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, "many-images", **parameters)
         while not running.done():
-            epochs = sum(len(log.read_text().splitlines()[1:]) for log in work.glob("runs/*/all/log.csv"))
+            epochs = sum(len(log.read_text().splitlines()[1:]) for log in work.glob("runs/*/log.csv"))
             with suppress(psutil.NoSuchProcess):
                 children = psutil.Process().children(recursive=True)
                 rows.append((epochs, sum(child.memory_info().rss for child in children)))

@@ -1,9 +1,9 @@
 """The race: seconds of `fit`, from random weights, until held-out images are read with at most 1% wrong.
 
-`python benchmarks/race.py` lets the notebook, briefly, without drawn images and with half the augmentation,
-and the tutorial recipe run in turns for three seeds. Both learn from the training part of one split; its
-validation part only stops the clock. A run of the tutorial recipe without its early stopping tells where that
-would have ended it. It writes `race.json` and `docs/images/race.png`.
+`python benchmarks/race.py` lets the notebook, briefly, without synthetic images and with half the
+augmentation, and the tutorial recipe run in turns for three seeds. Both learn from the same training split;
+the validation split only stops the clock. A run of the tutorial recipe without its early stopping tells where
+that would have ended it. It writes `race.json` and `docs/images/race.png`.
 """
 
 import matplotlib.pyplot as plt

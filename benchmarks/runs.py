@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 ARCHIVE = ROOT.parent / "shared" / "data" / "captcha-version-2-images.zip"
 DATASET = str(ARCHIVE) if ARCHIVE.exists() else "kaggle:fournierp/captcha-version-2-images"
 WORK = ROOT / "work" / "benchmarks"
+sys.path[:0] = [str(ROOT), str(ROOT / "demo_app")]  # where the repository's modules lie
 
 
 def code() -> list[tuple[int, dict[str, Any]]]:
@@ -29,10 +30,9 @@ def code() -> list[tuple[int, dict[str, Any]]]:
     return [(number, cell) for number, cell in enumerate(cells) if cell["cell_type"] == "code"]
 
 
-def definitions() -> types.ModuleType:
+def notebook_functions() -> types.ModuleType:
     """Load the notebook's parameters and the cells that only define as the module `study`."""
-    module = types.ModuleType("study")
-    sys.modules["study"] = module
+    module = sys.modules["study"] = types.ModuleType("study")
     with contextlib.chdir(ROOT):  # where the notebook finds demo_app
         for number, cell in code():
             if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
@@ -56,21 +56,22 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
     report = folder / "report"
     if not (report / "results.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        work = run_folder("work")  # what is drawn and learnt from it first is the same for many runs
+        work = run_folder("work")  # the images, and what is learnt from synthetic ones, serve many runs
         folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(work)}
         parameters = {"DATASET": DATASET} | folders | parameters
         out = folder / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
     results = json.loads((report / "results.json").read_text(encoding="utf-8"))
-    if results["dataset"] == "rendered":  # by itself, the notebook goes on without a network
+    if results["dataset"] == "synthetic":  # by itself, the notebook goes on without a network
         raise ConnectionError(f"The data set can't be downloaded. Put it at {ARCHIVE}, and delete {folder}.")
     return results
 
 
 def run_folder(name: str) -> Path:
-    """Give the folder of a run of the notebook, in one that is named after the notebook's code."""
-    digest = hashlib.sha256("".join("".join(cell["source"]) for _, cell in code()).encode()).hexdigest()
-    return WORK / digest[:12] / name
+    """Give the folder of a run of the notebook, in one that is named after all the code that it runs."""
+    modules = sorted(path for folder in ("training", "demo_app") for path in (ROOT / folder).glob("*.py"))
+    texts = ["".join(cell["source"]) for _, cell in code()] + [path.read_text("utf-8") for path in modules]
+    return WORK / hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12] / name
 
 
 def free_port() -> int:

@@ -21,7 +21,10 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from runs import ROOT, WORK, definitions, free_port, write
+from runs import ROOT, WORK, free_port, write
+
+from training.data import scan
+from training.synthetic import draw_dataset
 
 COUNT, FEWER = 100_000, 20_000
 FOLDER = WORK / "hundred_thousand"
@@ -111,10 +114,10 @@ def main() -> None:
     """Measure, print and write."""
     if not FOLDER.exists():
         print(f"drawing {COUNT:,} images")
-        definitions().draw_dataset(COUNT, 0, WORK / "drawing").rename(FOLDER)
+        draw_dataset(COUNT, 0, WORK / "drawing").rename(FOLDER)
     WORK.joinpath("scale").mkdir(exist_ok=True)
     start = time.perf_counter()
-    definitions().scan(FOLDER, "(.+)")
+    scan(FOLDER, "(.+)")
     scan_seconds = time.perf_counter() - start
 
     def output(name: str) -> Path:

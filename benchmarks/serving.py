@@ -19,7 +19,10 @@ from typing import Any
 
 import numpy as np
 import urllib3
-from runs import ROOT, WORK, definitions, serve, write
+from PIL import Image
+from runs import ROOT, WORK, serve, write
+
+from training.synthetic import ALPHABET, draw_text, render
 
 APP = ROOT / "demo_app" / "app.py"
 EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
@@ -72,14 +75,13 @@ def measure(address: str) -> dict[str, float]:
             f"{name}clients_median_ms": 1000 * float(np.median(together)),
             f"{name}clients_99th_percentile_ms": 1000 * float(np.quantile(together, 0.99)),
         }
-    study = definitions()
     rng = np.random.default_rng(0)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
         for number in range(1000):
             page = io.BytesIO()
-            text = study.draw_text("-----", list(study.ALPHABET), rng)
-            study.Image.fromarray(study.render(text, rng)).save(page, "PNG")
+            text = draw_text("-----", list(ALPHABET), rng)
+            Image.fromarray(render(text, rng)).save(page, "PNG")
             bundle.writestr(f"{number}_{text}.png", page.getvalue())
     start = time.perf_counter()
     body = {"data": [[upload(pool, "thousand.zip", archive.getvalue())]]}

@@ -5,17 +5,21 @@ where the time goes and how far the network is from what a matrix product reache
 `speed.json`.
 """
 
-import sys
-import time
 import timeit
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
+import runs
 import tensorflow as tf
 import tutorial
-from runs import ROOT, definitions, write
+from decoding import decode
+from images import open_image
+from ocr import Recognizer
+from PIL import Image
+
+from training.data import Shape
+from training.synthetic import ALPHABET, draw_text, render
 
 
 def medians(times: int, **functions: Callable[[], object]) -> dict[str, float]:
@@ -46,20 +50,17 @@ def multiply_adds(model: keras.Model) -> int:
 
 def main() -> None:
     """Measure, print and write."""
-    start = time.perf_counter()
-    study = definitions()
-    recognizer = study.Recognizer(ROOT / "demo_app")
-    print(f"imports and model loaded in {time.perf_counter() - start:.1f} s")
+    recognizer = Recognizer(runs.ROOT / "demo_app")
     rng = np.random.default_rng(0)
-    texts = [study.draw_text("-----", list(study.ALPHABET), rng) for _ in range(1000)]
-    files = [study.Image.fromarray(study.render(text, rng)) for text in texts]
-    folder = Path(ROOT, "work", "benchmarks", "speed")
+    texts = [draw_text("-----", list(ALPHABET), rng) for _ in range(1000)]
+    files = [Image.fromarray(render(text, rng)) for text in texts]
+    folder = runs.WORK / "speed"
     folder.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files):
         file.convert("RGBA").save(folder / f"{number}.png")  # as the data set's files are
     images = [(folder / f"{number}.png").read_bytes() for number in range(1000)]
-    num_to_char = dict(enumerate(study.ALPHABET, start=1))
-    peer = tutorial.build_model(50, 200, len(study.ALPHABET) + 1)
+    num_to_char = dict(enumerate(ALPHABET, start=1))
+    peer = tutorial.build_model(50, 200, len(ALPHABET) + 1)
 
     def read_with_tutorial(encoded: list[bytes]) -> list[str]:
         opened = np.stack([tf.io.decode_png(image, channels=1).numpy() for image in encoded])
@@ -70,18 +71,18 @@ def main() -> None:
     )
     many = medians(2, ours=lambda: recognizer.read_batch(images), tutorial=lambda: read_with_tutorial(images))
     batch = medians(5, ours=lambda: recognizer.read_batch(images[:64]))
-    opened = study.open_image(images[0])[np.newaxis]
+    opened = open_image(images[0])[np.newaxis]
     frames = recognizer.read(images[0]).frames[np.newaxis]
-    model = tf.saved_model.load(ROOT / "demo_app" / "ocr_model")
+    model = tf.saved_model.load(runs.ROOT / "demo_app" / "ocr_model")
     parts = medians(
         30,
-        open=lambda: study.open_image(images[0]),
+        open=lambda: open_image(images[0]),
         graph=lambda: model.serve(opened).numpy(),
-        decode=lambda: study.decode(frames, [5, 5]),
+        decode=lambda: decode(frames, [5, 5]),
     )
     square = tf.random.normal([1024, 1024])
     product = medians(5, product=lambda: tf.matmul(square, square).numpy())["product"]
-    network = study.build_model(study.ARCHITECTURE, study.Shape(50, 200, 1, 1), len(study.ALPHABET) + 1)
+    network = runs.notebook_functions().build_model(Shape(50, 200, 1, 1), len(ALPHABET) + 1)
     rate, floor_rate = (
         64
         * multiply_adds(network)
@@ -101,12 +102,14 @@ def main() -> None:
             "graph, batch of 64": rate / 1e6,
             "product of 1024": floor_rate / 1e6,
         },
-        "bytes_of_demo_app": sum(p.stat().st_size for p in (ROOT / "demo_app").rglob("*") if p.is_file()),
+        "bytes_of_demo_app": sum(
+            p.stat().st_size for p in (runs.ROOT / "demo_app").rglob("*") if p.is_file()
+        ),
     }
-    write("speed", results)
+    runs.write("speed", results)
     for name, value in results.items():
         print(name, value)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

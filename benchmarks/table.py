@@ -95,6 +95,41 @@ def own_images() -> str:
     return markdown(rows, content["machine"])
 
 
+def describe_network(row: dict[str, Any]) -> tuple[str, ...]:
+    """Make the first cells of a row about a network: its architecture and settings."""
+    rate = f"{row['learning_rate']:g}"
+    return (row["architecture"], str(row["size"]), rate, str(row["augmentation"]), f"{row['parameters']:,}")
+
+
+def describe_validation(row: dict[str, Any]) -> tuple[str, ...]:
+    """Make the cells of a row about the validation split."""
+    interval = f"{row['low']:.1%} to {row['high']:.1%}"
+    seconds = f"{row['seconds']:.0f}" if row["seconds"] else "never"
+    return (f"{row['val_loss']:.4f}", f"{row['exact_match']:.1%} ({interval})", f"{row['cer']:.2%}", seconds)
+
+
+NETWORK = ("architecture", "size", "peak learning rate", "augmentation", "parameters")
+VALIDATION = ("loss", "exact match", "CER", "seconds")
+
+
+def screening() -> str:
+    """Make the table of the networks that were trained briefly."""
+    content = load("model_selection")
+    rows = [(*describe_network(row), *describe_validation(row)) for row in content["screening"]]
+    missing = (f"\n\n`{name}` has no row: {reason}." for name, reason in content["missing"].items())
+    return markdown([(*NETWORK, *VALIDATION), *rows], content["machine"]) + "".join(missing)
+
+
+def finalists() -> str:
+    """Make the table of the networks that had the whole recipe."""
+    content = load("model_selection")
+    rows = [("labels", *NETWORK, *VALIDATION, "test splits", "ms per image")]
+    for row in content["finalists"]:
+        reading = (f"{row['test_exact_match']:.2%}", f"{row['milliseconds']:.1f}")
+        rows.append((row["labels"], *describe_network(row), *describe_validation(row), *reading))
+    return markdown(rows, content["machine"])
+
+
 def scale() -> str:
     """Make the table of what reading takes."""
     content, speed, serving = map(load, ("scale", "speed", "serving"))
@@ -132,8 +167,9 @@ def scale_checks() -> str:
     node, command = content["node_killed"], content["command_killed"]
     return "\n".join(
         [
-            f"- {content['images']:,} drawn images: the same texts as `ocr.py --csv`, {content['right']:,} "
-            f"of them right. A reading takes {content['bytes_per_reading']:.0f} bytes of Parquet.",
+            f"- {content['images']:,} synthetic images: the same texts as `ocr.py --csv`, "
+            f"{content['right']:,} of them right. "
+            f"A reading takes {content['bytes_per_reading']:.0f} bytes of Parquet.",
             f"- {content['images_of_the_rest']:,} of them on a cluster of two nodes, of which one was killed "
             f"half-way, after {node['its_processor_seconds']:.0f} s of processor: each image once.",
             f"- The same with the command itself killed half-way: {command['kept']:,} stayed, and the second "
@@ -261,6 +297,7 @@ PAGES = {  # their tables, by the markers around them
         "machines": machines,
         "many images": many_images,
     },
+    "docs/model_selection.md": {"screening": screening, "finalists": finalists},
 }
 
 

@@ -15,7 +15,11 @@ import pandas as pd
 import tensorflow as tf
 from keras import layers
 from PIL import Image
-from runs import DATASET, WORK, definitions
+from runs import DATASET, WORK, notebook_functions
+
+from training.data import scan, split
+from training.evaluation import character_error_rate
+from training.fetching import fetch
 
 
 def build_model(height: int, width: int, classes: int) -> keras.Model:
@@ -40,8 +44,8 @@ def prepare(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
 def decode(logits: np.ndarray, num_to_char: dict[int, str]) -> list[str]:
     """Read float32 (batch, frames, classes) logits greedily; class 0 is the blank."""
     lengths = tf.fill([len(logits)], logits.shape[1])
-    (numbers,), _ = keras.ops.ctc_decode(logits, lengths, strategy="greedy", mask_index=0)
-    return ["".join(num_to_char[n] for n in row if n > 0) for row in np.asarray(numbers)]
+    (label_ids,), _ = keras.ops.ctc_decode(logits, lengths, strategy="greedy", mask_index=0)
+    return ["".join(num_to_char[n] for n in row if n > 0) for row in np.asarray(label_ids)]
 
 
 class Clock(keras.callbacks.Callback):
@@ -67,44 +71,45 @@ class Clock(keras.callbacks.Callback):
 
 
 def train(
-    parts: dict[str, pd.DataFrame], seed: int, stop: float = 2.0
+    splits: dict[str, pd.DataFrame], seed: int, stop: float = 2.0
 ) -> tuple[list[tuple[float, float, float]], list[str]]:
     """Train the recipe, without its early stopping, on images of any size, resized to a usual one.
 
     Args:
-        parts: Tables with `path` and `label`: "train" to learn from, "validation", "test" to read at the end.
+        splits: Tables with `path` and `label`: "train" to learn from, "validation", "test" to read last.
         seed: Of weights and order.
-        stop: Exact match on the validation part that ends it.
+        stop: Exact match on the validation split that ends it.
 
     Returns:
-        Seconds, exact match and validation loss after each epoch, and the texts read in the test part.
+        Seconds, exact match and validation loss after each epoch, and the texts read in the test split.
     """
     keras.utils.set_random_seed(seed)
-    labels = {name: list(part["label"]) for name, part in parts.items()}
-    num_to_char = dict(enumerate(sorted({c for part in labels.values() for label in part for c in label}), 1))
+    labels = {name: list(rows["label"]) for name, rows in splits.items()}
+    every = [label for own in labels.values() for label in own]
+    num_to_char = dict(enumerate(sorted(set("".join(every))), 1))
     char_to_num = {character: number for number, character in num_to_char.items()}
-    longest = max(len(label) for part in labels.values() for label in part)
+    max_length = max(map(len, every))
     opened = {
-        name: [np.asarray(Image.open(path).convert("L"))[..., np.newaxis] for path in part["path"]]
-        for name, part in parts.items()
+        name: [np.asarray(Image.open(path).convert("L"))[..., np.newaxis] for path in rows["path"]]
+        for name, rows in splits.items()
     }
     heights, widths = zip(*(image.shape[:2] for image in opened["train"]), strict=True)
     height, width = int(np.median(heights)), int(np.quantile(widths, 0.9))
     images = {
-        name: np.concatenate([prepare(image[np.newaxis], height, width) for image in part])
-        for name, part in opened.items()
+        name: np.concatenate([prepare(image[np.newaxis], height, width) for image in own])
+        for name, own in opened.items()
     }
-    numbers = {
-        name: np.array([[char_to_num[c] for c in label] + [0] * (longest - len(label)) for label in part])
-        for name, part in labels.items()
+    label_ids = {
+        name: np.array([[char_to_num[c] for c in label] + [0] * (max_length - len(label)) for label in own])
+        for name, own in labels.items()
     }
     model = build_model(height, width, len(num_to_char) + 1)
     model.compile(keras.optimizers.Adam(1e-3), loss=keras.losses.CTC(), jit_compile=False)
     clock = Clock(images["validation"], labels["validation"], num_to_char, stop)
     model.fit(
         images["train"],
-        numbers["train"],
-        validation_data=(images["validation"], numbers["validation"]),
+        label_ids["train"],
+        validation_data=(images["validation"], label_ids["validation"]),
         batch_size=16,
         epochs=100,
         callbacks=[clock],
@@ -129,23 +134,23 @@ def measure(done: Path, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:
         **parameters: Of the notebook: `DATASET`, `LABEL_PATTERN`, `SEED`, `LABELS`, `SPLIT_BY`.
 
     Returns:
-        "exact_match" and "cer" on the test part, and "epochs", see `train`.
+        "exact_match" and "cer" on the test split, and "epochs", see `train`.
     """
     if not done.exists():
-        study = definitions()
+        study = notebook_functions()
         parameters = {
             "DATASET": DATASET,
             "LABEL_PATTERN": study.LABEL_PATTERN,
             "SEED": study.SEED,
         } | parameters
-        folder = study.fetch(parameters["DATASET"], WORK / "data")
-        table, _, _ = study.scan(folder, parameters["LABEL_PATTERN"])
         seed, split_by = parameters["SEED"], parameters.get("SPLIT_BY", study.SPLIT_BY)
-        parts = study.split(table, seed, None, parameters.get("LABELS"), split_by)
-        epochs, texts = train(parts, seed, stop)
-        labels = list(parts["test"]["label"])
+        folder, _ = fetch(parameters["DATASET"], WORK / "data", seed)
+        table, _, _ = scan(folder, parameters["LABEL_PATTERN"])
+        splits = split(table, seed, None, parameters.get("LABELS"), split_by)
+        epochs, texts = train(splits, seed, stop)
+        labels = list(splits["test"]["label"])
         match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
-        cer = study.character_error_rate(labels, texts)
+        cer = character_error_rate(labels, texts)
         done.parent.mkdir(parents=True, exist_ok=True)
         done.write_text(json.dumps({"exact_match": match, "cer": cer, "epochs": epochs}))
     return json.loads(done.read_text())

@@ -5,7 +5,7 @@ folder, an image, a `.txt` list of paths (one a line), or a `.parquet` file with
 that no other row has) and `bytes` (the encoded image). The output is a folder of part files with the columns
 path, text, confidence, sure and error; a part appears once it is whole. Started again with the same folder,
 the command reads only what no part has. `RAY_ADDRESS` names a cluster to use; its nodes need the same
-requirements and see the same paths, and get the model and `ocr.py` from here.
+requirements and see the same paths, and get the model and the code from here.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ocr import SUFFIXES, ImageError, ModelError, Recognizer, find_images
+from images import SUFFIXES, ImageError, find_images
+from ocr import ModelError, Recognizer
 from pyarrow.csv import ParseOptions, write_csv
 from pyarrow.dataset import CsvFileFormat, ParquetFileFormat, dataset
 from pyarrow.parquet import write_table
@@ -42,7 +43,8 @@ FORMATS = {  # how a part is read again, and how it is written
 }
 BLOCK = 512  # images per task: about half a second of a core, so that Ray's own work does not show
 PART_SECONDS = 10  # between part files: about what a killed command loses
-SHIPPED = ("ocr.py", "read_many.py", "ocr_model", "char_to_num", "num_to_char", "new_export")
+CODE = ("decoding.py", "images.py", "ocr.py", "read_many.py")
+MODEL = ("ocr_model", "char_to_num", "num_to_char", "new_export")
 
 
 class SourceError(ValueError):
@@ -216,7 +218,7 @@ def main() -> int:
             os.environ.get("RAY_ADDRESS", "local"),  # by itself Ray joins whatever was started here last
             runtime_env={
                 "working_dir": str(Path(__file__).parent),
-                "excludes": ["/*", "!/.", *(f"!/{name}" for name in SHIPPED)],
+                "excludes": ["/*", "!/.", *(f"!/{name}" for name in CODE + MODEL)],
                 # One thread in each worker: more would fight for the cores.
                 "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
             },

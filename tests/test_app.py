@@ -18,14 +18,26 @@ from pathlib import Path
 
 import app
 import httpx
+import limits
 import numpy as np
 import ocr
+import page
 import pytest
+import uploads
 from gradio_client import Client, handle_file
+from images import ImageError
 from PIL import Image
-from runs import ROOT, free_port, running, serve
+from runs import ROOT, free_port, running
+from starlette.middleware import Middleware
+
+from training.synthetic import render, render_varied
 
 EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return ocr.Recognizer()
 
 
 def test_the_readme_s_api_lines_run_as_they_stand(tmp_path):
@@ -85,7 +97,7 @@ def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_pat
         shutil.rmtree(folder)
 
 
-def test_images_of_no_known_kind_are_hardly_ever_called_sure(study):
+def test_images_of_no_known_kind_are_hardly_ever_called_sure(recognizer):
     """Noise, clouds, one colour, and texts of letters that the model doesn't know, in two looks."""
     rng = np.random.default_rng(0)
     foreign = list("αβγδζηθλμξπσφψωЖДЩЯЮЭФБГЛhijkloqrsuvzAEGHKMNRT019")
@@ -97,14 +109,14 @@ def test_images_of_no_known_kind_are_hardly_ever_called_sure(study):
             rng.integers(0, 256, (50, 200)).astype(np.uint8),
             np.asarray(Image.fromarray(coarse).resize((400, 100), Image.Resampling.BICUBIC)),
             np.full((50, 200), int(rng.integers(256)), np.uint8),
-            study.render(text, rng),
-            study.render_varied(text, rng, 200, 50),
+            render(text, rng),
+            render_varied(text, rng, 200, 50),
         ]
-    readings = ocr.Recognizer().read_batch(images)
+    readings = recognizer.read_batch(images)
     assert sum(reading.sure for reading in readings) <= 0.01 * len(readings)
 
 
-def test_what_is_wrong_in_archives_becomes_rows_and_uploads_are_deleted(tmp_path):
+def test_what_is_wrong_in_archives_becomes_rows(shipped_app, tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 no archive")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("readme.txt", "no image")
@@ -115,21 +127,13 @@ def test_what_is_wrong_in_archives_becomes_rows_and_uploads_are_deleted(tmp_path
     content = (tmp_path / "mixed.zip").read_bytes()
     place = content.index(EXAMPLE.read_bytes()) + 100
     (tmp_path / "mixed.zip").write_bytes(content[:place] + b"oops" + content[place + 4 :])
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    environment = {"TMPDIR": str(scratch), "GRADIO_SERVER_NAME": "0.0.0.0"}
-    with serve(ROOT / "demo_app" / "app.py", tmp_path, **environment) as address:
-        # Any name but localhost's shows that GRADIO_SERVER_NAME was heard; other systems lack this one.
-        other = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-        client = Client(address.replace("127.0.0.1", other), verbose=False)
-        files = [handle_file(tmp_path / f"{name}.zip") for name in ("bad", "empty", "mixed")]
-        table, _ = client.predict(files, api_name="/read_many")
-        with pytest.raises(Exception, match="no files yet"):
-            client.predict([], api_name="/read_many")
-        with pytest.raises(Exception, match="no image yet"):
-            client.predict(None, api_name="/predict")
-        assert any(scratch.rglob("*.zip"))
-    assert not any(scratch.rglob("*.zip"))
+    client = Client(shipped_app, verbose=False)
+    files = [handle_file(tmp_path / f"{name}.zip") for name in ("bad", "empty", "mixed")]
+    table, _ = client.predict(files, api_name="/read_many")
+    with pytest.raises(Exception, match="no files yet"):
+        client.predict([], api_name="/read_many")
+    with pytest.raises(Exception, match="no image yet"):
+        client.predict(None, api_name="/predict")
     rows = {row[0]: row for row in table["data"]}
     for name, words in [
         ("bad.zip", "can't be unpacked"),
@@ -142,21 +146,40 @@ def test_what_is_wrong_in_archives_becomes_rows_and_uploads_are_deleted(tmp_path
 
 
 def test_uploads_that_were_deleted_become_rows(tmp_path):
-    found = dict(app.open_files([str(tmp_path / "a.png"), str(tmp_path / "b.zip"), str(EXAMPLE)]))
+    found = dict(uploads.open_files([str(tmp_path / "a.png"), str(tmp_path / "b.zip"), str(EXAMPLE)]))
     assert found.pop(EXAMPLE.name) == str(EXAMPLE)
     assert {name: str(error) for name, error in found.items()} == dict.fromkeys(
-        ["a.png", "b.zip"], app.DELETED
+        ["a.png", "b.zip"], uploads.DELETED
     )
 
 
+@pytest.mark.parametrize("limit", [{"max_files": 2}, {"seconds": -1}])
+def test_what_comes_after_too_many_files_is_one_error(limit):
+    found = list(uploads.open_files([str(EXAMPLE)] * 9, **limit))
+    assert [source for _, source in found[:-1]] == [str(EXAMPLE)] * limit.get("max_files", 0)
+    assert "This and what follows was not read" in str(found[-1][1])
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (7, 1, 1)])
-def test_the_map_can_be_drawn_of_any_image(shape):
-    recognizer, pixels = ocr.Recognizer(), np.zeros(shape, np.uint8)
-    assert app.draw_map(pixels, recognizer.read(pixels), recognizer).startswith("<svg")
+def test_the_map_can_be_drawn_of_any_image(recognizer, shape):
+    pixels = np.zeros(shape, np.uint8)
+    assert page.draw_map(pixels, recognizer.read(pixels), recognizer).startswith("<svg")
 
 
 def test_punctuation_is_shown_as_it_stands():
-    assert app.literal("a*b|<c>_`d") == "<code>a&#42;b&#124;&#60;c&#62;&#95;&#96;d</code>"
+    assert page.literal("a*b|<c>_`d") == "<code>a&#42;b&#124;&#60;c&#62;&#95;&#96;d</code>"
+
+
+@pytest.mark.parametrize("text", ["", "ab"])
+def test_a_model_that_reads_badly_takes_the_blame(recognizer, monkeypatch, text):
+    """Not the visitor's image."""
+    unsure = ocr.Reading(text, 0.1, False, (), recognizer.read(EXAMPLE).frames)
+    assert "reads badly" not in page.describe(recognizer) + page.judge(unsure, recognizer)
+    assert "Is the image of the kind" in page.judge(unsure, recognizer)
+    monkeypatch.setattr(recognizer, "about", recognizer.about | {"exact_match": 0.4})
+    assert page.describe(recognizer).startswith("**This model reads badly**")
+    assert "reads badly: only 40.0% of its test images" in page.judge(unsure, recognizer)
+    assert "Is the image of the kind" not in page.judge(unsure, recognizer)
 
 
 def ask(address, image):
@@ -173,9 +196,9 @@ def test_one_request_with_the_image_in_it_is_enough(shipped_app):
     assert "base64 is damaged" in ask(shipped_app, {"url": "data:;base64,@"}).json()["error"]
     assert "not an image" in ask(shipped_app, {"url": "data:;base64,AAAA"}).json()["error"]
     assert "no image yet" in ask(shipped_app, {}).json()["error"]
-    assert ask(shipped_app, {"url": "data:;base64," + "A" * app.MAX_BODY_BYTES}).status_code == 413
+    assert ask(shipped_app, {"url": "data:;base64," + "A" * limits.MAX_BODY_BYTES}).status_code == 413
     for path in ("run/upload", "run/predict/", "api/predict"):
-        answer = httpx.post(f"{shipped_app}/gradio_api/{path}", content=b"0" * (app.MAX_BODY_BYTES + 1))
+        answer = httpx.post(f"{shipped_app}/gradio_api/{path}", content=b"0" * (limits.MAX_BODY_BYTES + 1))
         assert answer.status_code == 413
 
 
@@ -184,10 +207,10 @@ def test_no_address_is_opened_for_a_caller(shipped_app):
         trap.settimeout(0.5)
         target = f"http://127.0.0.1:{trap.getsockname()[1]}/a.png"
         for image in ({"path": target}, {"url": target}):
-            assert ask(shipped_app, image).json()["error"] == app.NO_ADDRESSES
+            assert ask(shipped_app, image).json()["error"] == limits.NO_ADDRESSES
         # A public one, which gradio would fetch.
         for image in ({"path": "https://huggingface.co/a.png"}, {"url": "https://huggingface.co/a.png"}):
-            assert ask(shipped_app, image).json()["error"] == app.NO_ADDRESSES
+            assert ask(shipped_app, image).json()["error"] == limits.NO_ADDRESSES
         for address in (target, "https://huggingface.co/a.png"):
             assert httpx.get(f"{shipped_app}/gradio_api/file={address}").status_code == 403
         with pytest.raises(TimeoutError):
@@ -200,42 +223,41 @@ def test_what_uses_the_queue_can_not_go_past_it(shipped_app):
     assert answer.status_code == 404
 
 
-def test_requests_over_the_limit_are_told_to_come_back(monkeypatch, tmp_path):
+def test_requests_over_the_limit_are_told_to_come_back():
     """Slow readers and a short queue: some of many are answered, the others are told so at once."""
     started, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(*_):
-        started.release()
-        assert go_on.wait(60)
-        raise ocr.ImageError("It was read.")
+    class Slow(ocr.Recognizer):
+        def read(self, image):
+            started.release()
+            assert go_on.wait(60)
+            raise ImageError("It was read.")
 
-    monkeypatch.setattr(app, "MAX_WAITING", 3)
-    monkeypatch.setattr(app, "open_image", slow)
-    page = app.build(ROOT / "demo_app")
-    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **app.LAUNCH)
+    few = {"middleware": [Middleware(limits.Limits, max_waiting=3)]}
+    served = app.launch(Slow(), prevent_thread_lock=True, quiet=True, server_port=free_port(), app_kwargs=few)
     try:
         with ThreadPoolExecutor(20) as pool:
-            image = {"url": "data:;base64,AAAA"}
-            answers = [pool.submit(ask, address.rstrip("/"), image) for _ in range(20)]
-            for _ in range(app.READERS):
+            image = {"url": f"data:;base64,{base64.b64encode(EXAMPLE.read_bytes()).decode()}"}
+            answers = [pool.submit(ask, served.local_url.rstrip("/"), image) for _ in range(20)]
+            for _ in range(limits.READERS):
                 assert started.acquire(timeout=60)
-            refused = [future.result() for future in islice(as_completed(answers), 20 - app.READERS - 3)]
+            refused = [future.result() for future in islice(as_completed(answers), 20 - limits.READERS - 3)]
             go_on.set()
         errors = [future.result().json()["error"] for future in answers]
     finally:
-        page.close()
-    assert {(answer.status_code, answer.json()["error"]) for answer in refused} == {(503, app.BUSY)}
-    assert sorted(errors) == ["It was read."] * (app.READERS + 3) + [app.BUSY] * len(refused)
+        served.close()
+    assert {(answer.status_code, answer.json()["error"]) for answer in refused} == {(503, limits.BUSY)}
+    assert sorted(errors) == ["It was read."] * (limits.READERS + 3) + [limits.BUSY] * len(refused)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-2+3", "@a", "\ta", "\r=1"])
 def test_formulas_are_disarmed(text):
-    assert app.disarm(text) == f"'{text}"
+    assert uploads.disarm(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["", "a=1", "-5", "+1.250,5", "'a", "a\t", "k4mz"])
 def test_usual_texts_stay_as_they_are(text):
-    assert app.disarm(text) == text
+    assert uploads.disarm(text) == text
 
 
 def test_a_file_s_name_is_no_formula_in_the_csv(shipped_app, tmp_path):

@@ -10,13 +10,15 @@ import time
 import zipfile
 from contextlib import contextmanager
 
+import app
 import httpx
+import ocr
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
-from runs import ROOT, free_port, serve
+from runs import ROOT, free_port
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
@@ -38,14 +40,20 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, shipped_app):
-    page = browser.new_page(permissions=["clipboard-read", "clipboard-write"])
+@contextmanager
+def opened(browser, address, **options):
+    page = browser.new_page(permissions=["clipboard-read", "clipboard-write"], **options)
     page.set_default_timeout(20_000)
-    page.goto(shipped_app)
+    page.goto(address)
     page.get_by_role("button", name="Read the text").wait_for()
     yield page
     page.close()
+
+
+@pytest.fixture
+def page(browser, shipped_app):
+    with opened(browser, shipped_app) as page:
+        yield page
 
 
 def upload(page, file):
@@ -156,28 +164,28 @@ def test_the_button_without_an_image_says_what_to_do(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
-def test_axe_finds_nothing_serious(page, scheme, width):
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)
-    page.reload()
-    upload(page, EXAMPLE)
-    expect(page.locator("#text textarea")).to_have_value(EXAMPLE.stem)
-    page.get_by_text("What the model saw").click()
-    for tab in ("One image", "Many images", "About"):
-        page.get_by_role("tab", name=tab).click()
-        if tab == "Many images":
-            page.locator("#files input[type=file]").set_input_files(EXAMPLE)
-            page.get_by_role("button", name="Read all").click()
-            expect(page.get_by_role("gridcell", name=EXAMPLE.name)).to_be_visible()
-        page.wait_for_timeout(500)  # until it has faded in
-        serious = [
-            (violation["id"], [node["html"][:200] for node in violation["nodes"]])
-            for violation in Axe().run(page).response["violations"]
-            if violation["impact"] in ("serious", "critical")
-            and violation["id"] != "nested-interactive"  # gradio's button for more files holds its input
-        ]
-        assert serious == [], tab
+def test_axe_finds_nothing_serious(browser, shipped_app, scheme):
+    with opened(browser, shipped_app, color_scheme=scheme) as page:
+        upload(page, EXAMPLE)
+        expect(page.locator("#text textarea")).to_have_value(EXAMPLE.stem)
+        page.get_by_text("What the model saw").click()
+        for tab in ("One image", "Many images", "About"):
+            page.get_by_role("tab", name=tab).click()
+            if tab == "Many images":
+                page.locator("#files input[type=file]").set_input_files(EXAMPLE)
+                page.get_by_role("button", name="Read all").click()
+                expect(page.get_by_role("gridcell", name=EXAMPLE.name)).to_be_visible()
+            for width in (375, 1440):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.wait_for_timeout(500)  # until it has faded in
+                serious = [
+                    (violation["id"], [node["html"][:200] for node in violation["nodes"]])
+                    for violation in Axe().run(page).response["violations"]
+                    if violation["impact"] in ("serious", "critical")
+                    and violation["id"]
+                    != "nested-interactive"  # gradio's button for more files holds its input
+                ]
+                assert serious == [], (tab, width)
 
 
 def tab_to(page, script):
@@ -250,9 +258,11 @@ def proxy(address, prefix):
     thread.join()
 
 
-def test_the_page_works_behind_a_proxy_under_a_sub_path(browser, tmp_path):
-    app = ROOT / "demo_app" / "app.py"
-    with serve(app, tmp_path, GRADIO_ROOT_PATH="/ocr") as address, proxy(address, "/ocr") as outside:
+def test_the_page_works_behind_a_proxy_under_a_sub_path(browser, monkeypatch):
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/ocr")
+    port = free_port()
+    served = app.launch(ocr.Recognizer(), prevent_thread_lock=True, quiet=True, server_port=port)
+    with proxy(f"http://127.0.0.1:{port}", "/ocr") as outside:
         page, failed = browser.new_page(), []
 
         def note(request):
@@ -269,6 +279,7 @@ def test_the_page_works_behind_a_proxy_under_a_sub_path(browser, tmp_path):
         expect(page.locator("#text textarea")).not_to_have_value(EXAMPLE.stem)
         assert failed == []
         page.close()
+    served.close()
 
 
 def test_no_request_leaves_the_machine(browser, shipped_app):

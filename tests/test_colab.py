@@ -1,8 +1,10 @@
-"""The notebook's first cell in Colab: clone what is missing, keep what is there."""
+"""The notebook's first cell in Colab: it clones what is missing and keeps what is there."""
 
+import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -20,12 +22,14 @@ Shell.__module__ = "google.colab._shell"
 def stub_site(tmp_path):
     """A git server on this machine that has the repository under its owner's name."""
     site, source = tmp_path / "site", tmp_path / "source"
-    shutil.copytree(ROOT / "demo_app", source / "demo_app", ignore=shutil.ignore_patterns("ocr_model"))
+    for name in ("training", "demo_app"):
+        ignore = shutil.ignore_patterns("ocr_model", "__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (
         ["init", "--quiet", source],
         ["-C", source, "add", "."],
-        ["-C", source, *identity, "commit", "--quiet", "-m", "Add the app"],
+        ["-C", source, *identity, "commit", "--quiet", "-m", "Add the code"],
         ["clone", "--quiet", "--bare", source, site / "ertugruldmr" / "CustomOCR"],
     ):
         subprocess.run(["git", *command], check=True)
@@ -35,7 +39,7 @@ def stub_site(tmp_path):
         yield f"git://127.0.0.1:{port}/"
 
 
-def test_the_first_cell_clones_the_app_and_leaves_tensorflow_alone(
+def test_the_first_cell_clones_the_repository_and_leaves_tensorflow_alone(
     notebook, stub_site, tmp_path, monkeypatch
 ):
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
@@ -52,22 +56,25 @@ def test_the_first_cell_clones_the_app_and_leaves_tensorflow_alone(
     installed = []
     shell.register_magic_function(installed.append, magic_name="pip")
     shell.run_cell("".join(cell["source"])).raise_error()
-    assert (content / "demo_app" / "ocr.py").read_bytes() == (ROOT / "demo_app" / "ocr.py").read_bytes()
-    assert len(installed) == 1 and "gradio" in installed[0]
-    assert "tensorflow" not in installed[0] and "numpy" not in installed[0]
+    assert Path.cwd() == content / "CustomOCR"
+    for name in ("training/data.py", "demo_app/ocr.py"):
+        assert Path(name).read_bytes() == (ROOT / name).read_bytes()
+    assert len(installed) == 1 and "tensorflow" not in installed[0] and "numpy" not in installed[0]
+    assert all(name in installed[0] for name in ("gradio", "kaggle", "keras", "rapidfuzz", "tensorboard"))
     required = {line for path in ROOT.glob("*/requirements.txt") for line in path.read_text().splitlines()}
     assert required.issuperset(re.findall('"(.+?)"', installed[0]))
-    (content / "demo_app" / "mine.txt").write_text("kept")
-    shutil.rmtree(content / "CustomOCR")
+    Path("training", "mine.txt").write_text("kept")
     shell.run_cell("".join(cell["source"])).raise_error()
-    assert [path.name for path in content.iterdir()] == ["demo_app"] and (
-        content / "demo_app" / "mine.txt"
-    ).exists()
+    assert Path.cwd() == content / "CustomOCR" and Path("training", "mine.txt").exists()
+    assert not Path("CustomOCR").exists()
 
 
-def test_the_repository_s_address_stands_in_one_place():
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    address = b"://github.com/" + b"ertugruldmr"  # in two parts, so that it isn't found here
-    (name,) = [name for name in files if address in (ROOT / name).read_bytes()]
-    source = [line for line in (ROOT / name).read_bytes().splitlines() if address in line]
-    assert name == "study.ipynb" and len(source) == 1 and b"REPOSITORY = " in source[0]
+def test_the_repository_s_address_stands_in_the_first_cells_alone(notebook):
+    name = "/".join(("ertugruldmr", "CustomOCR"))  # in two parts, so that it isn't found here
+    command = ["git", "grep", "--files-with-matches", "--fixed-strings", name]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "study.ipynb\n"
+    cells = [cell for cell in notebook["cells"] if name in json.dumps(cell)]
+    assert [cell["cell_type"] for cell in cells] == ["markdown", "code"] and cells[0] == notebook["cells"][0]
+    badge = f"https://colab.research.google.com/github/{name}/blob/main/study.ipynb"
+    assert badge in "".join(cells[0]["source"])
+    assert f'REPOSITORY = "https://github.com/{name}"\n' in cells[1]["source"]

@@ -10,18 +10,19 @@ from runs import ROOT
 ray = pytest.importorskip("ray", reason="demo_app/requirements-ray.txt is not installed")
 import read_many  # noqa: E402, needs ray
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # about its own settings
 EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """The command as a function of its arguments, which returns its exit status and what it says."""
+    """The command as a function of its arguments, which returns its exit status and what it says last."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["read_many.py", *map(str, arguments), "--workers", "1"])
         try:
-            return read_many.main(), capsys.readouterr().out.strip()
+            return read_many.main(), capsys.readouterr().out.strip().splitlines()[-1]
         except SystemExit as error:
             return error.code, capsys.readouterr().err.strip().splitlines()[-1]
         finally:

@@ -2,9 +2,12 @@
 
 import contextlib
 import http.client
+import inspect
+import io
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -17,11 +20,13 @@ from urllib.parse import quote, urlsplit
 
 import anyio
 import app
+import gradio
 import httpx
+import limits
 import numpy as np
 import ocr
 import pytest
-from gradio.route_utils import delete_files_created_by_app
+from gradio import processing_utils, route_utils, routes
 from runs import ROOT, serve
 
 EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
@@ -43,7 +48,7 @@ def write_manifest(folder):
 @pytest.mark.parametrize("fault", ["flipped", "cut", "missing"])
 def test_a_damaged_file_is_refused_by_its_name_before_it_is_used(folder, monkeypatch, name, fault):
     monkeypatch.setattr(ocr.tf.saved_model, "load", None)
-    monkeypatch.setattr(ocr.pickle, "loads", None)
+    monkeypatch.setattr(ocr, "_load_pickle", None)
     path = folder / name
     data = bytearray(path.read_bytes())
     if fault == "flipped":
@@ -88,7 +93,7 @@ class Elsewhere(pickle.Pickler):
 
 
 def persistent(protocol):
-    file = ocr.io.BytesIO()
+    file = io.BytesIO()
     Elsewhere(file, protocol).dump({"a": 1})
     return file.getvalue()
 
@@ -151,6 +156,19 @@ def test_pickles_of_another_model_are_refused(folder, char_to_num, num_to_char, 
         ocr.Recognizer(folder)
 
 
+def test_a_model_that_says_too_little_about_itself_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(ocr.tf.saved_model, "load", None)
+    path = folder / "ocr_model" / "assets.extra" / "about.json"
+    about = json.loads(path.read_text())
+    del about["threshold"]
+    about |= {"lengths": [5], "split": {"train": 1}, "cer": "0", "exact_match": 1}
+    for content, named in ((about, "lengths, split, threshold, cer"), ([], "dataset, date, alphabet")):
+        path.write_text(json.dumps(content))
+        write_manifest(folder)
+        with pytest.raises(ocr.ModelError, match=f"does not say {named}.*Export the model again"):
+            ocr.Recognizer(folder)
+
+
 @pytest.mark.parametrize(
     "name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "assets.extra/about.json"]
 )
@@ -179,12 +197,12 @@ def served(tmp_path_factory):
     shutil.copy(EXAMPLE, place / "secret.png")
     scratch = place / "scratch"
     scratch.mkdir()
-    with (
-        serve(place / "app" / "app.py", place, TMPDIR=str(scratch)) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
-    ):
+    environment = {"TMPDIR": str(scratch), "GRADIO_SERVER_NAME": "0.0.0.0"}
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(serve(place / "app" / "app.py", place, **environment))
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
         (scratch,) = scratch.glob("customocr_*")
-        yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client)
+        yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client, stop=stack.close)
 
 
 def upload(served, content=None, name="image.png"):
@@ -216,6 +234,11 @@ def test_an_upload_can_be_read_and_fetched_by_its_path(served):
     path = upload(served).json()[0]
     assert served.client.get(f"/gradio_api/file={path}").content == EXAMPLE.read_bytes()
     assert reads(served)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems lack 127.0.0.2")
+def test_the_server_s_name_can_be_set(served):
+    assert httpx.get(served.address.replace("127.0.0.1", "127.0.0.2")).status_code == 200
 
 
 def test_no_file_outside_the_uploads_can_be_fetched(served):
@@ -306,6 +329,28 @@ def test_no_address_is_opened(served):
     assert hits == []
 
 
+def test_the_functions_that_are_replaced_in_gradio_are_those_that_open_addresses():
+    """Another version of gradio may call them otherwise, or open addresses elsewhere."""
+    limits.prepare_gradio()
+    assert processing_utils.async_ssrf_protected_download is limits._refuse_download
+    assert routes.secure_url_stream_response is limits._refuse_stream
+    for module, code in [
+        (processing_utils, "async def async_ssrf_protected_download(url: str, cache_dir: str)"),
+        (gradio.blocks, "await processing_utils.async_ssrf_protected_download("),
+        (route_utils, "async def secure_url_stream_response(url: str, request: "),
+        (routes, "return await secure_url_stream_response(path_or_url, request)"),
+    ]:
+        assert code in inspect.getsource(module)
+    folder = Path(gradio.__file__).parent
+    sources = {path: path.read_text("utf-8") for path in folder.rglob("*.py")}
+    # The app has no audio, no run history, no workflows, and gradio does not prepare its images.
+    others = {"audio.py", "history.py", "image_utils.py", "workflow_provider_shims.py"}
+    opening = {
+        path.name for path, text in sources.items() if re.search("async_ssrf_protected_get|safehttpx", text)
+    }
+    assert opening == {"processing_utils.py", "route_utils.py"} | others
+
+
 @pytest.mark.parametrize(
     "origin", ["http://elsewhere.example", "null", "https://127.0.0.1.elsewhere.example"]
 )
@@ -359,23 +404,22 @@ def test_requests_that_never_end_take_nobody_s_place(served):
     head = "POST /gradio_api/run/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
     port = urlsplit(served.address).port
     with contextlib.ExitStack() as stack:
-        for _ in range(app.READERS + app.MAX_WAITING + 1):
+        for _ in range(limits.READERS + limits.MAX_WAITING + 1):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             connection.sendall(head.encode())
         assert reads(served)
 
 
-def test_what_requests_that_never_end_hold_in_memory_is_limited(monkeypatch):
-    monkeypatch.setattr(app, "MAX_BODY_SECONDS", 0.5)
-    parts = app.MAX_BODY_BYTES // 1_000_000
-    clients = 2 * app.MAX_HELD_BYTES // app.MAX_BODY_BYTES
+def test_what_requests_that_never_end_hold_in_memory_is_limited():
+    parts = limits.MAX_BODY_BYTES // 1_000_000
+    clients = 2 * limits.MAX_HELD_BYTES // limits.MAX_BODY_BYTES
     read = []
 
     async def answer(scope, receive, send):
         read.append((await receive())["body"])
         raise ConnectionResetError
 
-    limits, answers, body = app.Limits(answer), [], bytes(1_000_000)
+    guard, answers, body = limits.Limits(answer, body_seconds=0.5), [], bytes(1_000_000)
 
     async def stall():
         left = parts
@@ -390,7 +434,7 @@ def test_what_requests_that_never_end_hold_in_memory_is_limited(monkeypatch):
         async def send(message):
             answers.append(message.get("status"))
 
-        await limits({"type": "http", "path": "/gradio_api/run/predict"}, receive, send)
+        await guard({"type": "http", "path": "/gradio_api/run/predict"}, receive, send)
 
     async def stall_together():
         async with anyio.create_task_group() as group:
@@ -401,30 +445,30 @@ def test_what_requests_that_never_end_hold_in_memory_is_limited(monkeypatch):
         async def receive():
             return {"type": "http.request", "body": bytes(size), "more_body": False}
 
-        await limits({"type": "http", "path": "/gradio_api/call/predict"}, receive, None)
+        await guard({"type": "http", "path": "/gradio_api/call/predict"}, receive, None)
 
     anyio.run(stall_together)
     assert answers.count(503) >= clients / 2 - 1 and answers.count(408) == clients - answers.count(503)
-    assert limits.held == 0
-    limits.held = app.MAX_HELD_BYTES
+    assert guard.held == 0
+    guard.held = limits.MAX_HELD_BYTES
     with pytest.raises(ConnectionResetError):
         anyio.run(ask, 90_000)  # small requests always get in
-    assert len(read[0]) == 90_000 and limits.held == app.MAX_HELD_BYTES
+    assert len(read[0]) == 90_000 and guard.held == limits.MAX_HELD_BYTES
 
 
 def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served):
-    page = app.build(ROOT / "demo_app")
+    page = app.build(ocr.Recognizer())
     every, age = page.delete_cache
-    assert every + age <= app.KEEP_SECONDS == 3600
-    scratch = Path(app.SCRATCH.name)
+    assert every + age <= limits.KEEP_SECONDS == 3600
+    scratch = limits.prepare_gradio()
     files = [scratch / "tmpabc", scratch / "readings_abc.csv", scratch / "0123" / "image.png"]
     files[2].parent.mkdir()
     for file in files:
         file.touch()
     page.upload_file_set.add(str(files[2]))
-    delete_files_created_by_app(page, age)
+    route_utils.delete_files_created_by_app(page, age)
     assert all(file.exists() for file in files)
-    delete_files_created_by_app(page, -1)
+    route_utils.delete_files_created_by_app(page, -1)
     assert not any(file.exists() for file in files)
     read_many(served, {"path": upload(served).json()[0]})
     (table,) = served.scratch.glob("readings_*.csv")
@@ -432,7 +476,7 @@ def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served):
 
 
 def test_a_model_that_is_exchanged_on_the_disk_changes_nothing_in_the_running_app(served):
-    """The last test: afterwards the files are gone."""
+    """The last test but one: afterwards the model's files are gone."""
     assert reads(served)
     for name in EXPORTED:
         path = served.folder / "app" / name
@@ -441,3 +485,11 @@ def test_a_model_that_is_exchanged_on_the_disk_changes_nothing_in_the_running_ap
             path.write_bytes(b"another model's")
     assert reads(served)
     assert EXAMPLE.stem in read_many(served, {"path": upload(served).json()[0]})
+
+
+def test_uploads_are_deleted_with_the_process(served):
+    """The last test: afterwards the app is gone."""
+    upload(served)
+    assert files_below(served.scratch)
+    served.stop()
+    assert not served.scratch.exists()

@@ -3,16 +3,17 @@
 import hashlib
 import json
 import re
-import shutil
-import subprocess
-import sys
 
 import nbformat
 import ocr
 import pytest
 import yaml
+from images import find_images
 from runs import ARCHIVE, ROOT
 from table import PAGES
+
+from training.data import scan, split
+from training.fetching import fetch
 
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 
@@ -23,17 +24,17 @@ def recognizer():
 
 
 def test_all_ten_examples_are_read_right(recognizer):
-    paths = ocr.find_images(ROOT / "demo_app" / "Examples")
+    paths = find_images(ROOT / "demo_app" / "Examples")
     assert len(paths) == 10
     assert [reading.text for reading in recognizer.read_batch(paths)] == [path.stem for path in paths]
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
-def test_the_model_reads_the_test_split_as_the_results_say(study, recognizer, tmp_path):
-    table, _, _ = study.scan(study.fetch(str(ARCHIVE), tmp_path), study.LABEL_PATTERN)
-    test = study.split(table, RESULTS["seed"], RESULTS["fold"], RESULTS["labels"], RESULTS["split_by"])[
-        "test"
-    ]
+def test_the_model_reads_the_test_split_as_the_results_say(recognizer, tmp_path):
+    folder, _ = fetch(str(ARCHIVE), tmp_path, RESULTS["seed"])
+    table, _, _ = scan(folder, "(.+)")
+    splits = split(table, RESULTS["seed"], RESULTS["fold"], RESULTS["labels"], RESULTS["split_by"])
+    test = splits["test"]
     assert len(test) == RESULTS["split"]["test"] >= 96
     readings = recognizer.read_batch(test["path"])
     right = sum(reading.text == label for reading, label in zip(readings, test["label"], strict=True))
@@ -69,30 +70,6 @@ def test_notebook_readme_and_model_card_show_the_numbers_of_one_run():
         assert figure in summary
     for name in ("readme.md", "demo_app/README.md"):
         assert f"<!-- results -->\n{summary}\n<!-- /results -->" in (ROOT / name).read_text(encoding="utf-8")
-
-
-def test_only_a_run_on_the_default_data_set_is_published(tmp_path):
-    pages = ("readme.md", "demo_app/README.md")
-    for name in (*pages, "docs/publish.py", "docs/results.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    for name in pages:
-        page = (tmp_path / name).read_text("utf-8")
-        (tmp_path / name).write_text(page.replace(f"{RESULTS['images']:,} images", "no images"), "utf-8")
-    book = nbformat.read(ROOT / "study.ipynb", as_version=4)
-    book.metadata["papermill"] = {"parameters": {}}
-    nbformat.write(book, tmp_path / "executed.ipynb")
-
-    def publish(dataset):
-        (tmp_path / "docs" / "results.json").write_text(json.dumps({"dataset": dataset}))
-        command = [sys.executable, tmp_path / "docs" / "publish.py", tmp_path / "executed.ipynb"]
-        subprocess.run(command, check=True)
-        return [(tmp_path / name).read_text("utf-8") for name in pages]
-
-    assert all("no images" in page for page in publish("rendered"))  # what a run ends on without a network
-    assert not (tmp_path / "study.ipynb").exists()
-    assert publish(RESULTS["dataset"]) == [(ROOT / name).read_text("utf-8") for name in pages]
-    assert len(nbformat.read(tmp_path / "study.ipynb", as_version=4).cells) == len(book.cells)
 
 
 def test_the_tables_of_the_pages_are_those_of_the_json_files():

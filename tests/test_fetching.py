@@ -1,4 +1,4 @@
-"""Chapter (B)'s fetch, against a stub of Kaggle and of Hugging Face on this machine."""
+"""training/fetching.py, against a stub of Kaggle and of Hugging Face on this machine."""
 
 import builtins
 import errno
@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,10 @@ import numpy as np
 import pytest
 from kagglesdk import kaggle_env
 from PIL import Image
+from runs import ROOT
+
+from training.errors import DatasetError, DatasetUnreachable
+from training.fetching import DEFAULT_DATASET, MAX_MEMBERS, check_members, download, fetch, fill_once
 
 KAGGLE, HUB, COMMIT = "kaggle:someone/some-set", "hf:someone/some-set", "c" * 40
 LABELS = ["2b827", "c2fg4", "xxyyz"]
@@ -153,16 +158,20 @@ def lead_to(url: str, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
+def bring(dataset: str, folder: Path) -> Path:
+    return fetch(dataset, folder, seed=7)[0]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("in_jupyter", [False, True])
-def test_kaggle_without_token(study, site, tmp_path, monkeypatch, capsys, in_jupyter):
+def test_kaggle_without_token(site, tmp_path, monkeypatch, capsys, in_jupyter):
     if in_jupyter:
         monkeypatch.delattr(builtins, "exit")  # as IPython does while a cell runs
-    folder = study.fetch(KAGGLE, tmp_path / "data")
+    folder = bring(KAGGLE, tmp_path / "data")
     assert contents(folder) == images()
     _path, body, authorization = site.seen[-1]
     assert (body["ownerSlug"], body["datasetSlug"], authorization) == ("someone", "some-set", None)
@@ -170,44 +179,44 @@ def test_kaggle_without_token(study, site, tmp_path, monkeypatch, capsys, in_jup
 
 
 @pytest.mark.parametrize("source", [KAGGLE, HUB])
-def test_second_call_needs_no_network(study, site, tmp_path, monkeypatch, source):
-    folder = study.fetch(source, tmp_path)
+def test_second_call_needs_no_network(site, tmp_path, monkeypatch, source):
+    folder = bring(source, tmp_path)
     lead_to("http://127.0.0.1:9", monkeypatch)
-    assert study.fetch(source, tmp_path) == folder
+    assert bring(source, tmp_path) == folder
     assert contents(folder) == images()
 
 
 @pytest.mark.parametrize("holder", ["environment", "colab"])
-def test_kaggle_with_token(study, site, tmp_path, monkeypatch, holder):
+def test_kaggle_with_token(site, tmp_path, monkeypatch, holder):
     if holder == "environment":
         monkeypatch.setenv("KAGGLE_API_TOKEN", "right")
     else:
         colab = types.ModuleType("google.colab")
         colab.userdata = types.SimpleNamespace(get={"KAGGLE_API_TOKEN": "right"}.__getitem__)
         monkeypatch.setitem(sys.modules, "google.colab", colab)
-    study.fetch(KAGGLE, tmp_path)
+    bring(KAGGLE, tmp_path)
     assert site.seen[-1][2] == "Bearer right"
 
 
-def test_colab_without_the_secret(study, site, tmp_path, monkeypatch):
+def test_colab_without_the_secret(site, tmp_path, monkeypatch):
     colab = types.ModuleType("google.colab")
     colab.userdata = types.SimpleNamespace(get={}.__getitem__)  # raises, as Colab's does
     monkeypatch.setitem(sys.modules, "google.colab", colab)
-    study.fetch(KAGGLE, tmp_path)
+    bring(KAGGLE, tmp_path)
     assert site.seen[-1][2] is None
 
 
-def test_kaggle_with_wrong_token(study, site, tmp_path, monkeypatch):
+def test_kaggle_with_wrong_token(site, tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "wrong")
-    with pytest.raises(study.DatasetError, match="KAGGLE_API_TOKEN"):
-        study.fetch(KAGGLE, tmp_path)
+    with pytest.raises(DatasetError, match="KAGGLE_API_TOKEN"):
+        bring(KAGGLE, tmp_path)
 
 
-def fails(study, source: str, folder: Path, match: str, unreachable: bool = False) -> None:
+def fails(source: str, folder: Path, match: str, unreachable: bool = False) -> None:
     """Expects one clear sentence, and nothing left on the disk."""
-    with pytest.raises(study.DatasetError, match=match) as caught:
-        study.fetch(source, folder)
-    assert isinstance(caught.value, study.DatasetUnreachable) == unreachable
+    with pytest.raises(DatasetError, match=match) as caught:
+        fetch(source, folder, seed=7)
+    assert isinstance(caught.value, DatasetUnreachable) == unreachable
     assert "\n" not in str(caught.value)
     assert not list(folder.rglob("*"))
 
@@ -216,64 +225,64 @@ def fails(study, source: str, folder: Path, match: str, unreachable: bool = Fals
 @pytest.mark.parametrize(
     ("status", "match"), [(401, "token"), (403, "terms"), (404, "no such"), (503, "answers 503")]
 )
-def test_refused(study, site, tmp_path, source, status, match):
+def test_refused(site, tmp_path, source, status, match):
     site.status = status
-    fails(study, source, tmp_path / "data", match, unreachable=status == 503)
+    fails(source, tmp_path / "data", match, unreachable=status == 503)
     site.status = 200
-    assert contents(study.fetch(source, tmp_path / "data")) == images()
+    assert contents(bring(source, tmp_path / "data")) == images()
 
 
 @pytest.mark.parametrize("source", [KAGGLE, HUB])
-def test_no_network(study, site, tmp_path, monkeypatch, source):
+def test_no_network(site, tmp_path, monkeypatch, source):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     lead_to(f"http://127.0.0.1:{port}", monkeypatch)
-    fails(study, source, tmp_path / "data", "no connection", unreachable=True)
+    fails(source, tmp_path / "data", "no connection", unreachable=True)
 
 
 @pytest.mark.parametrize("source", [KAGGLE, HUB])
-def test_site_that_never_answers(study, site, tmp_path, monkeypatch, source):
-    monkeypatch.setattr(study, "REACH_SECONDS", 0.3)
+def test_site_that_never_answers(site, tmp_path, monkeypatch, source):
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         lead_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
-        fails(study, source, tmp_path / "data", "no connection", unreachable=True)
+        with pytest.raises(DatasetUnreachable, match="no connection"):
+            download(source, tmp_path, reach_seconds=0.2)
     assert time.monotonic() - began < 2
 
 
-def test_name_that_never_resolves(study, site, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "REACH_SECONDS", 0.3)
+def test_name_that_never_resolves(site, tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: site.closing.wait(30))
-    fails(study, KAGGLE, tmp_path / "data", "no connection", unreachable=True)
+    with pytest.raises(DatasetUnreachable, match="no connection"):
+        download(KAGGLE, tmp_path, reach_seconds=0.2)
 
 
-def test_download_that_never_begins(study, site, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "STALL_SECONDS", 0.5)
+def test_download_that_never_begins(site, tmp_path):
     site.hangs = True
-    fails(study, KAGGLE, tmp_path / "data", "no connection", unreachable=True)
+    with pytest.raises(DatasetUnreachable, match="no connection"):
+        download(KAGGLE, tmp_path, stall_seconds=0.3)
 
 
-def test_download_cut_off(study, site, tmp_path):
+def test_download_cut_off(site, tmp_path):
     site.cuts = 99
-    fails(study, KAGGLE, tmp_path / "data", "broke off", unreachable=True)
+    fails(KAGGLE, tmp_path / "data", "broke off", unreachable=True)
     site.cuts = 1  # and then goes on where it was
-    assert contents(study.fetch(KAGGLE, tmp_path / "data")) == images()
+    assert contents(bring(KAGGLE, tmp_path / "data")) == images()
 
 
-def test_download_cut_off_at_twenty_random_places(study, site, tmp_path):
+def test_download_cut_off_at_twenty_random_places(site, tmp_path):
     for site.share in np.random.default_rng(0).random(20):
         site.cuts = 99
-        fails(study, KAGGLE, tmp_path / "data", "broke off", unreachable=True)
+        fails(KAGGLE, tmp_path / "data", "broke off", unreachable=True)
     site.cuts = 0
-    assert contents(study.fetch(KAGGLE, tmp_path / "data")) == images()
+    assert contents(bring(KAGGLE, tmp_path / "data")) == images()
 
 
-def test_disk_full(study, site, tmp_path, monkeypatch):
+def test_disk_full(site, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    fails(study, KAGGLE, tmp_path / "data", "No space left")
+    fails(KAGGLE, tmp_path / "data", "No space left")
 
 
 GOOD = zipped(images())
@@ -288,80 +297,219 @@ DAMAGED[39:45] = b"\xff" * 6  # the deflated bytes begin there: 30 and the name'
 ENDLESS = bytearray(zipped({"x.png": b"x"}))
 SIZES = ENDLESS.index(b"PK\1\2") + 20
 ENDLESS[SIZES : SIZES + 8] = 2 * (5000).to_bytes(4, "little")
-DATASETS = {
+HUGE = bytearray(zipped({"x.png": b"x", "y.png": b"y"}))
+for match in re.finditer(b"PK\1\2", bytes(HUGE)):
+    HUGE[match.start() + 24 : match.start() + 28] = (0xFFFFFFFE).to_bytes(4, "little")
+ARCHIVES = {
     "wrong CRC": (GOOD[: FIRST + 20] + b"??" + GOOD[FIRST + 22 :], "broken"),
     "no zip": (b"<html>Please log in</html>", "broken"),
     "empty": (b"", "broken"),
     "truncated": (GOOD[: len(GOOD) // 2], "broken"),
-    "parent": (zipped({**images(), "../x.png": b"x"}), "points out"),
-    "absolute": (zipped({**images(), "/x.png": b"x"}), "points out"),
-    "drive": (zipped({**images(), "C:x.png": b"x"}), "points out"),
-    "backslash": (zipped({**images(), "x\\x.png": b"x"}), "points out"),
-    "link": (zipped({**images(), member("x.png", stat.S_IFLNK): b"/etc"}), "link"),
-    "device": (zipped({**images(), member("x.png", stat.S_IFCHR): b""}), "device"),
-    "twice": (zipped({"x.png": b"1", member("x.png"): b"2"}), "there twice"),
-    "twice in disguise": (zipped({"x.png": b"1", "./x.png": b"2"}), "there twice"),
+    "file and folder": (zipped({"x": b"1", "x/y.png": b"2"}), "broken"),
+    "no name": (zipped({"..": b"1"}), "broken"),
     "encrypted": (bytes(ENCRYPTED), "encrypted"),
     "packed by LZMA": (zipped(images(), zipfile.ZIP_LZMA), "uncommon"),
-    "too large": (zipped({"x.png": bytes(20_000)}), "too much"),
-    "bomb": (zipped({"x.png": bytes(1 << 20)}, zipfile.ZIP_DEFLATED), "too much"),
+    "too large": (bytes(HUGE), "2 files of 8,589,934,588 bytes are too much"),
     "lying": (bytes(LYING), "broken"),
     "damaged": (bytes(DAMAGED), "broken"),
     "endless": (bytes(ENDLESS), "broken"),
-    "too many": (zipped({f"{number}.png": b"" for number in range(50)}), "too much"),
 }
 
 
 @pytest.mark.parametrize("source", ["kaggle", "hub", "path"])
-@pytest.mark.parametrize(("archive", "match"), DATASETS.values(), ids=DATASETS)
-def test_bad_archive(study, site, tmp_path, monkeypatch, source, archive, match):
-    monkeypatch.setattr(study, "MAX_BYTES", 10_000)
-    monkeypatch.setattr(study, "MAX_MEMBERS", 40)
+@pytest.mark.parametrize(("archive", "match"), ARCHIVES.values(), ids=ARCHIVES)
+def test_bad_archive(site, tmp_path, source, archive, match):
     path = tmp_path / "images.zip"
     path.write_bytes(archive)
     site.archive, site.files = archive, {"images.zip": archive}
     source = {"kaggle": KAGGLE, "hub": HUB, "path": str(path)}[source]
-    fails(study, source, tmp_path / "data", match)
+    fails(source, tmp_path / "data", match)
     path.write_bytes(GOOD)
     site.archive, site.files = GOOD, images()
-    assert contents(study.fetch(source, tmp_path / "data")) == images()
+    assert contents(bring(source, tmp_path / "data")) == images()
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.is_file()) == ["images.zip"]
 
 
-def test_hub(study, site, tmp_path):
+def test_an_archive_may_not_have_too_many_files():
+    check_members([zipfile.ZipInfo("x.png")] * MAX_MEMBERS)
+    with pytest.raises(ValueError, match="200,001 files of 0 bytes are too much"):
+        check_members([zipfile.ZipInfo("x.png")] * (MAX_MEMBERS + 1))
+
+
+def test_whatever_names_say_plain_files_below_the_folder_are_written(tmp_path):
+    names = ["../a.png", "/b.png", "C:c.png", "..\\d.png", "x/../../../e.png", "./f.png", "f.png"]
+    members = [member("link.png", stat.S_IFLNK), member("device.png", stat.S_IFCHR), member("f.png")]
+    path = tmp_path / "odd.zip"
+    path.write_bytes(zipped(dict.fromkeys([*names, *members], b"/etc/passwd")))
+    folder = bring(str(path), tmp_path / "data")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "odd.zip"]
+    assert list((tmp_path / "data").iterdir()) == [folder]
+    assert not [entry for entry in folder.rglob("*") if entry.is_symlink()]
+    found = contents(folder)
+    assert set(found.values()) == {b"/etc/passwd"} and len(found) == 8
+    assert {"a.png", "b.png", "x/e.png", "f.png", "link.png", "device.png"} < set(found)
+
+
+def test_hub(site, tmp_path):
     labels = b"filename,label\n"
     site.files = {"labels.csv": labels, "train/a.zip": zipped(images())}
-    found = contents(study.fetch(HUB, tmp_path))
+    found = contents(bring(HUB, tmp_path))
     assert found == {"labels.csv": labels} | {f"train/a/{k}": v for k, v in images().items()}
 
 
-def test_hub_refuses_the_name(study, site, tmp_path):
-    fails(study, "hf:some--one/set-", tmp_path / "data", "no such data set")
+def test_hub_refuses_the_name(site, tmp_path):
+    fails("hf:some--one/set-", tmp_path / "data", "no such data set")
 
 
-def test_local_zip_is_unpacked_once_for_each_content(study, tmp_path):
+def test_local_zip_is_unpacked_once_for_each_content(tmp_path):
     path = tmp_path / "mine.zip"
     path.write_bytes(zipped(images()))
-    first = study.fetch(str(path), tmp_path / "data")
+    first = bring(str(path), tmp_path / "data")
     assert contents(first) == images()
     (first / "mark").touch()
-    assert (study.fetch(str(path), tmp_path / "data") / "mark").exists()
+    assert (bring(str(path), tmp_path / "data") / "mark").exists()
     path.write_bytes(zipped({"new.png": b"new"}))
-    assert contents(study.fetch(str(path), tmp_path / "data")) == {"new.png": b"new"}
+    assert contents(bring(str(path), tmp_path / "data")) == {"new.png": b"new"}
 
 
 @pytest.mark.parametrize(("name", "encoding"), [("é漢.png", "utf-8"), ("é.png", "cp437")])
-def test_names_in_a_zip_need_not_tell_their_encoding(study, tmp_path, name, encoding):
+def test_names_in_a_zip_need_not_tell_their_encoding(tmp_path, name, encoding):
     path, encoded = tmp_path / "mine.zip", name.encode(encoding)
     path.write_bytes(zipped({"x" * len(encoded): b"image"}).replace(b"x" * len(encoded), encoded))
-    assert contents(study.fetch(str(path), tmp_path / "data")) == {name: b"image"}
+    assert contents(bring(str(path), tmp_path / "data")) == {name: b"image"}
 
 
-def test_folder_is_taken_as_it_is(study, tmp_path):
-    assert study.fetch(str(tmp_path), tmp_path / "data") == tmp_path
+def test_folder_is_taken_as_it_is(tmp_path):
+    assert fetch(f"{tmp_path}/", tmp_path / "data", 7) == (tmp_path, tmp_path.name)
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("source", ["", "nowhere/at/all", "kaggle:x", "hf:../..", "kaggle:a/b/../c"])
-def test_no_such_source(study, tmp_path, source):
-    fails(study, source, tmp_path / "data", "There is no data set")
+def test_names_tell_what_was_used(site, tmp_path):
+    (tmp_path / "mine.zip").write_bytes(GOOD)
+    sources = [KAGGLE, HUB, "synthetic:1", f"{tmp_path}/mine.zip"]
+    assert [fetch(source, tmp_path / "data", 7)[1] for source in sources] == [*sources[:3], "mine.zip"]
+
+
+def test_synthetic_images_are_drawn_once(tmp_path):
+    folder = bring("synthetic:3", tmp_path)
+    assert len(list(folder.glob("?????.png"))) == 3
+    (folder / "mark").touch()
+    assert bring("synthetic:3", tmp_path) == folder and (folder / "mark").exists()
+    assert fetch("synthetic:3", tmp_path, seed=8)[0] != folder
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_synthetic_images_stand_in_for_the_default_data_set(site, tmp_path, capsys):
+    (tmp_path / "synthetic-1070-7").mkdir()  # or they would be drawn now
+    site.status = 503
+    assert fetch(DEFAULT_DATASET, tmp_path, 7) == (tmp_path / "synthetic-1070-7", "synthetic")
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "answers 503" in said and "Going on with synthetic" in said
+
+
+def test_two_processes_fetch_into_one_folder(tmp_path):
+    command = [sys.executable, "-c", FETCH, str(tmp_path)]
+    fetches = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
+    said = {process.communicate(timeout=60)[0] for process in fetches}
+    assert said == {f"{tmp_path / 'set'}\n".encode()} and not any(process.returncode for process in fetches)
+    assert contents(tmp_path) == {"set/a": b"a", "set/b": b"b"}
+
+
+FETCH = """
+import sys, time
+from pathlib import Path
+from training.fetching import fill_once
+
+def fill(folder):
+    (folder / "a").write_text("a")
+    time.sleep(1)  # until the others have begun
+    (folder / "b").write_text("b")
+
+target = Path(sys.argv[1], "set")
+fill_once(target.parent, target, fill)
+print(target)
+"""
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    """What a living one is about to bring is not."""
+    killed, living = (
+        subprocess.Popen(
+            [sys.executable, "-c", ENDLESS_FETCH, str(tmp_path), name], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        for name in ("killed", "living")
+    )
+    try:
+        assert killed.stdout.readline() == living.stdout.readline() == b"half\n"
+        killed.kill()
+        killed.wait()
+        assert len(list(tmp_path.rglob("half"))) == 2
+        fill_once(tmp_path, tmp_path / "set", lambda folder: (folder / "whole").touch())
+        assert [path.read_text() for path in tmp_path.rglob("half")] == ["living"]
+        assert contents(tmp_path / "set") == {"whole": b""}
+    finally:
+        for process in (killed, living):
+            process.kill()
+            process.communicate()
+
+
+ENDLESS_FETCH = (
+    FETCH.partition("def")[0]
+    + """
+def fill(folder):
+    (folder / "half").write_text(sys.argv[2])
+    print("half", flush=True)
+    time.sleep(60)
+
+fill_once(Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2]), fill)
+"""
+)
+
+
+def test_another_process_may_be_faster(tmp_path):
+    target = tmp_path / "data" / "set"
+
+    def fill(folder):
+        (folder / "mine").touch()
+        target.mkdir()
+        (target / "theirs").touch()
+
+    fill_once(tmp_path / "data", target, fill)
+    assert contents(tmp_path) == {"data/set/theirs": b""}
+
+
+NAMES = [
+    "",
+    "nowhere/at/all",
+    "kaggle:x",
+    "hf:../..",
+    "kaggle:a/b/../c",
+    "synthetic:0",
+    "synthetic:x",
+    "~x/y",
+]
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_no_such_source(tmp_path, source):
+    fails(source, tmp_path / "data", "There is no data set")
+
+
+def test_a_wrong_name_ends_at_once(tmp_path):
+    """Before anything is imported that takes long."""
+    command = [sys.executable, "-W", "error", "-c", WRONG_NAME]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == "There is no data set 'nowhere'\nset()\n"
+
+
+WRONG_NAME = """
+import sys
+from pathlib import Path
+from training.errors import DatasetError
+from training.fetching import fetch
+try:
+    fetch("nowhere", Path("data"), 7)
+except DatasetError as error:
+    print(str(error).partition(":")[0])
+print({"tensorflow", "pandas", "matplotlib", "kaggle", "huggingface_hub", "requests"} & set(sys.modules))
+"""

@@ -1,0 +1,124 @@
+"""What visitors upload, opened no further than to single image files, and the table that they download."""
+
+import base64
+import binascii
+import csv
+import os
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from images import SUFFIXES, ImageError
+from limits import MAX_FILE_BYTES, NO_ADDRESSES
+from ocr import COLUMNS
+
+MAX_FILES = 10_000
+MAX_SECONDS = 300
+DELETED = "Uploads are deleted after an hour. Upload it again."
+NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
+
+
+def own_path(path: str, folder: Path) -> str:
+    """Return the path of an upload; gradio leaves out to check files that say they are of another kind.
+
+    Raises:
+        ImageError: If it does not lie in the folder of uploads.
+    """
+    if not Path(path).resolve().is_relative_to(folder):
+        raise ImageError("This file was not uploaded here. Upload the image itself.")
+    return path
+
+
+def open_upload(upload: dict | None, folder: Path) -> str | bytes:
+    """Give the path of an uploaded image, or the bytes of one that came in a data URL.
+
+    Args:
+        upload: What gradio passes on: "path" or "url".
+        folder: Of uploads.
+
+    Raises:
+        ImageError: If there is none, or it may not be opened.
+    """
+    if upload is None or not (upload["path"] or upload["url"]):
+        raise ImageError(NO_IMAGE)
+    if upload["path"]:
+        if not Path(own_path(upload["path"], folder)).exists():
+            raise ImageError(DELETED)
+        return upload["path"]
+    start, _, data = upload["url"].partition("base64,")
+    try:
+        if not start.startswith("data:"):
+            raise ImageError(NO_ADDRESSES)
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ImageError(f"The image's base64 is damaged ({error}). Encode it again.") from error
+
+
+def open_files(
+    paths: Iterable[str], max_files: int = MAX_FILES, seconds: float = MAX_SECONDS
+) -> Iterator[tuple[str, str | bytes | ImageError]]:
+    """Give the name and the source of each image, those in zip archives as bytes; or why there is none.
+
+    What comes after `max_files` images or after some seconds is one error.
+    """
+    end = time.monotonic() + seconds
+    for position, (name, source) in enumerate(_open_all(paths)):
+        if position == max_files or time.monotonic() > end:
+            yield (
+                name,
+                ImageError(
+                    f"This and what follows was not read: {max_files:,} images or {seconds / 60:.0f} minutes "
+                    "are the most at once. Upload it by itself."
+                ),
+            )
+            return
+        yield name, source
+
+
+def _open_all(paths: Iterable[str]) -> Iterator[tuple[str, str | bytes | ImageError]]:
+    for path in map(Path, paths):
+        if not os.path.exists(path):  # noqa: PTH110, pathlib's raises for too long names
+            yield path.name, ImageError(DELETED)
+            continue
+        if path.suffix.lower() != ".zip":
+            yield path.name, str(path)
+            continue
+        is_empty = True
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    if member.filename.lower().endswith(SUFFIXES) and "__MACOSX" not in member.filename:
+                        is_empty = False
+                        yield f"{path.name}/{member.filename}", _unpack(archive, member)
+        except Exception as error:  # noqa: BLE001, a damaged archive makes zipfile raise almost anything
+            yield path.name, ImageError(f"The archive can't be unpacked ({error}). Make it again.")
+        else:
+            if is_empty:
+                yield path.name, ImageError(f"The archive holds no images ({', '.join(SUFFIXES)}).")
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageError:
+    try:
+        with archive.open(member) as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong
+    except Exception as error:  # noqa: BLE001, see above
+        return ImageError(f"It can't be unpacked ({error}). Make the archive again.")
+    if len(content) > MAX_FILE_BYTES:
+        return ImageError(f"It is larger than {MAX_FILE_BYTES // 1_000_000} MB. Scale it down.")
+    return content
+
+
+def write_table(rows: list[list[str]], folder: Path) -> str:
+    """Write readings, rows of `COLUMNS`, as a new CSV file in a folder; return its path."""
+    options = {"newline": "", "encoding": "utf-8-sig", "prefix": "readings_", "suffix": ".csv"}
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, **options) as file:
+        csv.writer(file).writerows([COLUMNS, *([disarm(cell) for cell in row] for row in rows)])
+    return file.name
+
+
+def disarm(cell: str) -> str:
+    """Put an apostrophe before what a spreadsheet would take for a formula, but not before plain numbers."""
+    return f"'{cell}" if re.match(r"[=@\t\r\n]|[+-](?![\d.,]*\Z)", cell) else cell

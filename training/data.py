@@ -1,0 +1,433 @@
+"""From a folder of images to a table of paths and labels, the network's input shape and the splits."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import stat
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from decoding import BLANK, frames_needed
+from images import SMALL_BYTES, ImageError, find_images, open_image
+from PIL import Image
+from tqdm import tqdm
+
+from training.errors import DatasetError
+
+STRIDE = 4  # columns of the input per frame of the output
+ROWS, PIXELS, MAX_WIDTH = (48, 96), 12_800, 1536  # least and most rows, pixels and most columns of the input
+MIN_ROWS = 32  # for very wide images
+FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
+MAX_STRETCH = 4
+MIN_CONTRAST = 2
+MIN_IMAGES = 10
+MAX_LIST_BYTES = 100_000_000  # of a list of labels: millions of images; 2 GB of memory
+
+
+class Shape(NamedTuple):
+    """The network's input: pixels, channels (1 grey, 3 RGB), how far images are stretched in width."""
+
+    height: int
+    width: int
+    channels: int
+    stretch: float
+
+    @property
+    def frames(self) -> int:
+        """How many frames the network gives."""
+        return self.width // STRIDE
+
+    def fitted_size(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+        """Compute the size in which an image fits into the input: int32 (2,), height and width."""
+        size = tf.cast(tf.stack([height, width]), tf.float32) * [1, self.stretch]
+        scale = tf.reduce_min([self.height, self.width] / size)
+        return tf.cast(tf.maximum(tf.round(size * scale), 1), tf.int32)
+
+    def frame_edges(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+        """Compute where the frames lie in a raw image.
+
+        Args:
+            height, width: int32, its size in pixels.
+
+        Returns:
+            float32 (frames + 1,): the columns, in pixels, at which frames begin and end.
+        """
+        columns = tf.range(0.0, self.width + 1, STRIDE)
+        fitted_width = tf.cast(self.fitted_size(height, width)[1], tf.float32)
+        width = tf.cast(width, tf.float32)
+        return tf.minimum(columns * width / fitted_width, width)
+
+
+def take_columns(rows: list[Any]) -> list[tuple[Any, Any]]:
+    """Take `filename` and `label` from the rows of a table; labels that are missing are empty.
+
+    Raises:
+        ValueError: If a row lacks one of these columns.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not {"filename", "label"} <= row.keys():
+            raise ValueError(f"entry {number} lacks the columns filename and label")
+    return [(row["filename"], row["label"] or "") for row in rows]
+
+
+def read_csv(path: Path) -> list[tuple[str, str]]:
+    """Read columns that are separated by commas or semicolons, in a .tsv by tabs."""
+    text = path.read_text(encoding="utf-8-sig")
+    head = text.partition("\n")[0]
+    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in head else ","
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise ValueError(f"entry {number} has too many fields: look at its quotes")
+    return take_columns(rows)
+
+
+def read_jsonl(path: Path) -> list[tuple[str, str]]:
+    """Read one JSON object per line; numbers are taken as they are written."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return take_columns([json.loads(line, parse_int=str, parse_float=str) for line in lines if line.strip()])
+
+
+# A list of labels is a file called `labels` with one of these suffixes. Each function gives the file names
+# and labels in such a list, or raises ValueError.
+READERS: dict[str, Callable[[Path], list[tuple[str, str]]]] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".jsonl": read_jsonl,
+}
+
+
+def read_list(path: Path) -> list[tuple[str, str]]:
+    """Read the file names and labels of a list, each of them one line of text.
+
+    Raises:
+        DatasetError: If it is no such list.
+    """
+    try:
+        if not path.is_file():  # a pipe or a device might never end
+            raise ValueError("it is no file")
+        if (size := path.stat().st_size) > MAX_LIST_BYTES:
+            raise ValueError(f"{size:,} bytes are too much")
+        pairs = READERS[path.suffix.lower()](path)
+        for number, (name, label) in enumerate(pairs, start=1):
+            if not (isinstance(name, str) and isinstance(label, str)):
+                raise ValueError(f"filename and label of entry {number} must be texts")
+            if "\n" in label or "\t" in label:
+                raise ValueError(f"the label of entry {number} has a line break or a tab: look at its quotes")
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise DatasetError(
+            f"{path} can't be used ({error}). It must be in UTF-8 and give the filename and label of each "
+            "image; docs/own_images.md shows how."
+        ) from error
+    return pairs
+
+
+def labels_from_list(path: Path, folder: Path, images: list[Path]) -> list[tuple[Path, str]]:
+    """Pair the images in a folder with the labels of a list in it, "" for those that it doesn't name."""
+    by_name = defaultdict(list)  # for lists that don't name the folder of the images
+    for image in images:
+        by_name[image.name].append(image)
+    root = folder.resolve()
+    rows = []
+    for name, label in read_list(path):
+        image = path.parent / name
+        try:
+            is_below, is_file = image.resolve().is_relative_to(root), image.is_file()
+        except (OSError, ValueError):  # no file can have this name: `measure` says so
+            is_below, is_file = True, False
+        if not is_below:
+            raise DatasetError(f"{path} names {name}, which is not below {folder}.")
+        same_name = by_name[PureWindowsPath(name).name]
+        rows.append((same_name[0] if not is_file and len(same_name) == 1 else image, label))
+    named = {image for image, _ in rows}
+    return rows + [(image, "") for image in images if image not in named]
+
+
+def labels_from_names(images: list[Path], pattern: str) -> list[tuple[Path, str]]:
+    """Pair images with the labels in their names, "" where the pattern doesn't match."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"LABEL_PATTERN {pattern!r} is no regular expression: {error}.") from error
+    if compiled.groups != 1:
+        raise DatasetError(f"LABEL_PATTERN {pattern!r} must have one group, as in (.+).")
+    found = [compiled.match(image.stem) for image in images]
+    return [(image, match[1] or "" if match else "") for image, match in zip(images, found, strict=True)]
+
+
+def read_labels(folder: Path, pattern: str, ignore_case: bool) -> pd.DataFrame:
+    """List the images of a folder with their labels, in Unicode's composed form (NFC), with single spaces.
+
+    Returns:
+        Columns `path`, `label`, empty where there is none, and `is_unicode`, False where one of them held
+        what no Unicode text can hold.
+
+    Raises:
+        DatasetError: If there are no images, more than one list of labels or one that can't be used, or if
+            the pattern has not one group.
+    """
+    images = find_images(folder)
+    lists = sorted(
+        path for path in folder.rglob("*") if path.stem.lower() == "labels" and path.suffix.lower() in READERS
+    )
+    if len(lists) > 1:
+        raise DatasetError(f"{folder} has {len(lists)} lists of labels ({lists[0].name} ...). Leave one.")
+    rows = labels_from_list(lists[0], folder, images) if lists else labels_from_names(images, pattern)
+    if not rows:
+        raise DatasetError(f"There are no images in {folder}. Check DATASET.")
+    texts = []
+    for image, label in rows:
+        words = (label.lower() if ignore_case else label).split()
+        texts.append((str(image), unicodedata.normalize("NFC", " ".join(words))))
+    clean = [tuple(map(as_unicode, row)) for row in texts]
+    table = pd.DataFrame(clean, columns=["path", "label"])
+    table["is_unicode"] = [a == b for a, b in zip(texts, clean, strict=True)]
+    return table.sort_values("path", ignore_index=True)
+
+
+def as_unicode(text: str) -> str:
+    """Replace what no Unicode text can hold, as in a file's name that isn't UTF-8."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def measure(source: str | bytes) -> dict[str, Any]:
+    """Open an image, its path or encoded bytes, and measure it.
+
+    Returns:
+        digest: SHA-256 of the pixels.
+        height, width: In pixels.
+        contrast: Standard deviation of the pixels, 0 to 127.5, in the strongest of red, green and blue.
+        grey: Which part of that contrast remains in grey.
+        detail: Why it can't be opened, else empty; all else is empty or 0 then.
+    """
+    try:
+        pixels = open_image(source, channels=3)
+    except ImageError as error:
+        return {"digest": "", "height": 0, "width": 0, "contrast": 0.0, "grey": 0.0, "detail": str(error)}
+    contrast = max(band.std(dtype=np.float32) for band in np.moveaxis(pixels, 2, 0))
+    return {
+        "digest": hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "contrast": contrast,
+        "grey": np.asarray(Image.fromarray(pixels).convert("L")).std(dtype=np.float32) / max(contrast, 1e-9),
+        "detail": "",
+    }
+
+
+def measure_all(paths: list[str]) -> list[dict[str, Any]]:
+    """Measure images. Threads measure large ones, but only read small ones, over which they would queue."""
+
+    def begin(path: str) -> bytes | dict[str, Any]:
+        with suppress(OSError, ValueError):  # `measure` says what is wrong
+            status = Path(path).stat()
+            if stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES:
+                return Path(path).read_bytes()
+        return measure(path)
+
+    measured = []
+    bar = tqdm(total=len(paths), desc="Looking at images", mininterval=1, delay=5)
+    with ThreadPoolExecutor() as pool, bar:
+        for start in range(0, len(paths), 64):
+            for found in pool.map(begin, paths[start : start + 64]):
+                measured.append(measure(found) if isinstance(found, bytes) else found)
+                bar.update()
+    return measured
+
+
+def choose_shape(table: pd.DataFrame, colour: bool | None) -> Shape:
+    """Choose the input's shape for a table of images with `label` and what `measure` gives.
+
+    The input has about as many pixels as 64 rows of 200 columns, in the usual aspect, but not more rows than
+    the images have. Where labels are so long that frames would be few, images are stretched. Colour is kept
+    where grey would lose the text, unless `colour` says what to do.
+    """
+    aspect = table["width"] / table["height"]
+    rows = np.clip(math.sqrt(PIXELS / aspect.median()), *ROWS)
+    rows = min(rows, max(ROWS[0], table["height"].median()), MAX_WIDTH / aspect.median())
+    height = round(max(rows, MIN_ROWS))
+    natural = aspect * height
+    crowding = FRAMES_PER_CHARACTER * STRIDE * table["label"].map(frames_needed) / natural
+    # Not the largest: one wrong label or one banner is not to make the input large for all.
+    stretch = float(np.clip(crowding.quantile(0.98, interpolation="lower"), 1, MAX_STRETCH))
+    columns = min((natural * stretch).quantile(0.98, interpolation="lower"), MAX_WIDTH)
+    if colour is None:
+        colour = (table["grey"] < 0.3).mean() > 0.02
+    return Shape(height, STRIDE * math.ceil(columns / STRIDE - 1e-6), 3 if colour else 1, stretch)
+
+
+def scan(
+    folder: Path, pattern: str, ignore_case: bool = False, colour: bool | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, Shape]:
+    """Make the table of images to work with.
+
+    A label comes from a list called `labels` (see `READERS`), or else from the file's name.
+
+    Args:
+        folder: Holds the images, in folders below it too.
+        pattern: Regular expression whose group is the label in a file's name without its suffix.
+        ignore_case: Whether all labels are taken as small letters.
+        colour: Whether images are read in colour; None looks at them.
+
+    Returns:
+        The images, with `path`, `label` and what `measure` gives but `detail`; the files that are rejected,
+        with `path`, `label`, `problem` and `detail`, which may be empty; the shape of the network's input.
+
+    Raises:
+        DatasetError: If fewer than 10 images with a label remain, or only one label, or the labels can't be
+            read.
+    """
+    table = read_labels(folder, pattern, ignore_case)
+    table = table.join(pd.DataFrame(measure_all(list(table["path"])))).assign(problem="")
+
+    def reject(bad: pd.Series, problem: str) -> None:
+        bad = bad.reindex(table.index, fill_value=False)
+        table.loc[bad & (table["problem"] == ""), "problem"] = problem
+
+    def usable() -> pd.DataFrame:
+        return table[table["problem"] == ""]
+
+    reject(~table.pop("is_unicode"), "name or label is not Unicode")
+    reject(table["detail"] != "", "unreadable")
+    reject(table["label"] == "", "no label")
+    reject(table["contrast"] < MIN_CONTRAST, "nearly blank")
+    unclear = usable().groupby("digest")["label"].transform("nunique") > 1
+    reject(unclear, "same image with different labels")
+    reject(usable().duplicated("digest"), "copy of another file")
+    kept = usable()
+    shape = choose_shape(kept, colour) if len(kept) else Shape(0, 0, 1, 1)
+    columns = (kept["width"] / kept["height"] * shape.height * shape.stretch).clip(upper=shape.width)
+    reject(kept["label"].map(frames_needed) > columns // STRIDE, "label too long for the width")
+    kept = usable()
+    rejected = table.loc[table["problem"] != "", ["path", "label", "problem", "detail"]]
+    rejected["detail"] = rejected["detail"].where(rejected["problem"] == "unreadable", "")
+    if len(kept) < MIN_IMAGES:
+        raise DatasetError(
+            f"Only {len(kept)} of {len(table)} files in {folder} are images with a label of their own; "
+            f"at least {MIN_IMAGES} are needed. Rejected: {rejected['problem'].value_counts().to_dict()}. "
+            f"LABEL_PATTERN is {pattern!r}; a file's name, for example, {Path(table['path'][0]).name!r}."
+        )
+    if kept["label"].nunique() == 1:
+        raise DatasetError(
+            f"All {len(kept)} images have the label {kept['label'].iloc[0]!r}, so there is nothing to tell "
+            "apart. Check LABEL_PATTERN."
+        )
+    return kept.drop(columns=["problem", "detail"]).reset_index(drop=True), rejected, shape
+
+
+def split(
+    table: pd.DataFrame, seed: int, fold: int | None, labels: int | None, split_by: str
+) -> dict[str, pd.DataFrame]:
+    """Split a table of images into disjoint parts, in an order that depends on nothing but the seed.
+
+    Args:
+        table: Has the column `label`.
+        seed: Of the shuffle.
+        fold: Which of ten test splits to take, 0 to 9; None is 0.
+        labels: How many images go to training and validation together, a ninth of them to validation;
+            the rest is test. None takes all but the fold.
+        split_by: "image", or "label" to keep images of one label together; sizes are approximate then.
+
+    Returns:
+        The splits "train", "validation" and "test".
+
+    Raises:
+        ValueError: If an argument is out of range, or a split would be empty.
+    """
+    if split_by not in ("image", "label"):
+        raise ValueError(f'SPLIT_BY is {split_by!r}; set it to "image" or "label".')
+    if fold not in (None, *range(10)):
+        raise ValueError(f"FOLD is {fold!r}; set it to None or a number from 0 to 9.")
+    groups = table["label"] if split_by == "label" else pd.Series(table.index, table.index)
+    sizes = groups.value_counts(sort=False)
+    shuffled = np.random.default_rng(seed).permutation(np.sort(sizes.index.to_numpy()))
+    folds = np.array_split(shuffled, 10)
+    test_fold = folds.pop(fold or 0)
+    others = np.concatenate(folds)
+    most = sizes[others].sum()
+    if labels is not None and not 0 < labels <= most:
+        raise ValueError(
+            f"LABELS is {labels!r}; set it to None or a number from 1 to {most}, nine tenths of all."
+        )
+    # How many images come before each group.
+    before = pd.Series(sizes[others].cumsum() - sizes[others], others)
+    limit = most if labels is None else labels
+    names = np.select([before < limit / 9, before < limit], ["validation", "train"], "test")
+    split_of = dict(zip(others, names, strict=True)) | dict.fromkeys(test_fold, "test")
+    names = groups.map(split_of)
+    splits = {name: table[names == name] for name in ("train", "validation", "test")}
+    if empty := [name for name, rows in splits.items() if rows.empty]:
+        raise ValueError(
+            f"No images for {' and '.join(empty)}; use more images, more different labels if "
+            "SPLIT_BY is label, or change LABELS."
+        )
+    return splits
+
+
+def check(rejected: pd.DataFrame, splits: dict[str, pd.DataFrame], shape: Shape) -> pd.DataFrame:
+    """List what may be wrong with the data.
+
+    Args:
+        rejected: What `scan` gives.
+        splits: What `split` gives.
+        shape: Of the network's input.
+
+    Returns:
+        One row per problem, its name the index: whether the images are rejected or kept, how many files have
+        it, three of them. Where there is none, one row says that.
+    """
+    rows = []
+    for row in rejected.itertuples():
+        detail = f" ({row.detail})" if row.detail else ""
+        rows.append((row.problem, "rejected", Path(row.path).name + detail))
+    table = pd.concat(splits.values())
+    counts = Counter("".join(table["label"]))
+    learnt = set("".join(splits["train"]["label"]))
+    for row in table.itertuples():
+        name = Path(row.path).name
+        fitted_rows = row.height * min(shape.height / row.height, shape.width / row.width / shape.stretch)
+        if fitted_rows < min(24, row.height):
+            rows.append(("so wide that few rows are left", "kept", name))
+        for character in sorted(set(row.label)):
+            if counts[character] == 1:
+                rows.append((f"{character!r} occurs only once", "kept", name))
+            elif character not in learnt:
+                rows.append((f"{character!r} is in no training image", "kept", name))
+    if not rows:
+        rows = [("nothing to complain about", "kept", Path(path).name) for path in table["path"]]
+    return (
+        pd.DataFrame(rows, columns=["problem", "images are", "example"])
+        .groupby(["problem", "images are"])["example"]
+        .agg(files="size", examples=lambda names: ", ".join(names.head(3)))
+        .sort_values("files", ascending=False)
+        .reset_index("images are")
+    )
+
+
+def digest(table: pd.DataFrame) -> str:
+    """Return the SHA-256 of the labels and images of a table, in its order."""
+    return hashlib.sha256(table[["label", "digest"]].to_json(orient="values").encode()).hexdigest()
+
+
+def encode(labels: list[str], char_to_num: dict[str, int], max_length: int) -> np.ndarray:
+    """Encode labels as int32 (labels, max_length), padded with `BLANK`."""
+    label_ids = np.full((len(labels), max_length), BLANK, np.int32)
+    for row, label in enumerate(labels):
+        label_ids[row, : len(label)] = [char_to_num[character] for character in label]
+    return label_ids
+
+
+def to_text(label_ids: np.ndarray, num_to_char: dict[int, str]) -> str:
+    """Decode one row of label ids, padded with `BLANK`."""
+    return "".join(num_to_char[int(number)] for number in label_ids if number != BLANK)

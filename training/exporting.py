@@ -1,0 +1,157 @@
+"""Writes a trained network as the files that `demo_app` loads, and puts them in place of the old ones."""
+
+import json
+import pickle
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import layers
+from ocr import MANIFEST, describe_files
+from PIL import Image
+
+from training.data import Shape
+from training.machines import is_chief
+from training.synthetic import draw_text, drawable, render
+
+
+class FusedBidirectional(layers.Layer):
+    """Gives what a `Bidirectional` LSTM gives, with one operation per direction, not a loop over frames.
+
+    `tf.raw_ops.BlockLSTMV2` is several times faster than the loop for one image, but slower in training.
+    """
+
+    def __init__(self, layer: layers.Bidirectional) -> None:
+        super().__init__(name=layer.name)
+        self.forward, self.backward = layer.forward_layer.cell, layer.backward_layer.cell
+
+    def call(self, x: tf.Tensor, **_: object) -> tf.Tensor:
+        """Map float32 (batch, frames, features) to float32 (batch, frames, 2 * units)."""
+
+        def run(cell: layers.LSTMCell, x: tf.Tensor) -> tf.Tensor:
+            state, peephole = tf.zeros([tf.shape(x)[1], cell.units]), tf.zeros([cell.units])
+            return tf.raw_ops.BlockLSTMV2(
+                seq_len_max=tf.shape(x, tf.int64)[0],
+                x=x,
+                cs_prev=state,
+                h_prev=state,
+                w=tf.concat([cell.kernel, cell.recurrent_kernel], axis=0),
+                wci=peephole,
+                wcf=peephole,
+                wco=peephole,
+                b=tf.convert_to_tensor(cell.bias),
+                cell_clip=0.0,
+            ).h
+
+        x = tf.transpose(x, [1, 0, 2])  # (frames, batch, features)
+        backward = tf.reverse(run(self.backward, tf.reverse(x, [0])), [0])
+        return tf.transpose(tf.concat([run(self.forward, x), backward], axis=2), [1, 0, 2])
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Shape of the output for a shape of the input."""
+        return (*input_shape[:2], 2 * self.forward.units)
+
+
+def export(
+    model: keras.Model,
+    preprocess: Callable[[tf.Tensor, Shape], tf.Tensor],
+    temperature: float,
+    char_to_num: dict[str, int],
+    shape: Shape,
+    about: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Write `ocr_model`, `char_to_num` and `num_to_char` into an existing folder.
+
+    `ocr_model` is a SavedModel with two signatures. `serve` takes uint8 (batch, height, width, channels) of
+    any height and width and returns softmax outputs, float32 (batch, frames, classes). `columns` takes height
+    and width and returns `Shape.frame_edges`. Its folder `assets.extra`, where a SavedModel keeps its user's
+    files, holds `about.json`, which the app shows, `network.keras`, from which another training can start,
+    and a manifest of all files, which the app checks.
+
+    Raises:
+        SystemExit: On a machine that is not the chief.
+    """
+    if not is_chief():
+        sys.exit("The chief evaluates and exports the network.")
+    network = keras.Model(
+        model.input, model.output
+    )  # without loss and metric, which can't be cloned or saved
+    fused = keras.models.clone_model(
+        network,
+        clone_function=lambda layer: (
+            FusedBidirectional(layer) if isinstance(layer, layers.Bidirectional) else layer
+        ),
+    )
+
+    def serve(images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(fused(preprocess(images, shape), training=False) / temperature)
+
+    size = tf.TensorSpec([], tf.int32)
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", serve, [tf.TensorSpec([None, None, None, shape.channels], tf.uint8)])
+    archive.add_endpoint("columns", shape.frame_edges, [size, size])
+    archive.write_out(folder / "ocr_model", verbose=False)
+    extra = folder / "ocr_model" / "assets.extra"
+    extra.mkdir()
+    write_json(about, extra / "about.json")
+    network.save(extra / "network.keras")
+    num_to_char = {number: character for character, number in char_to_num.items()}
+    for name, mapping in (("char_to_num", char_to_num), ("num_to_char", num_to_char)):
+        (folder / name).write_bytes(pickle.dumps(mapping, protocol=4))
+    write_json(describe_files(folder), folder / MANIFEST)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write JSON that is the same on all systems."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def add_examples(folder: Path, test: pd.DataFrame, kind: str, characters: list[str], seed: int) -> None:
+    """Put ten images for the app's visitors to click on into the folder's `Examples`.
+
+    Args:
+        folder: Of an export.
+        test: The test split, with `path` and `label`.
+        kind: "test" for images of the test split; "synthetic" where these may not be passed on.
+        characters: The alphabet, for synthetic images; where none can be drawn, none are.
+        seed: Chooses the images.
+    """
+    (folder / "Examples").mkdir()
+    some = test.sample(min(10, len(test)), random_state=seed)
+    if kind == "test":
+        for path in some["path"]:
+            shutil.copy(path, folder / "Examples")
+        return
+    rng = np.random.default_rng(seed + 1)
+    if able := [character for character in characters if character in drawable() and character != " "]:
+        for like in some["label"]:
+            text = draw_text(like, able, rng)
+            name = re.sub(r"[^\w-]", "_", text)  # a text may hold what no file's name can
+            Image.fromarray(render(text, rng)).save(folder / "Examples" / f"{name}.png")
+
+
+def swap_in(new: Path) -> None:
+    """Move what is in the folder `new` beside it, in place of what has the same names there.
+
+    The step that counts is a rename: from then on `Recognizer` prefers `new_export`. Wherever this is
+    interrupted, the app reads the whole old model or the whole new one. The next swap first ends this one.
+    """
+    ready, done = new.with_name("new_export"), new.with_name("old_export")
+    shutil.rmtree(done, ignore_errors=True)
+    for source in (ready, new):
+        if source.exists():
+            for item in source.rename(ready).iterdir():
+                target = ready.with_name(item.name)
+                shutil.rmtree(target, ignore_errors=True)
+                copy = shutil.copytree if item.is_dir() else shutil.copy
+                copy(item, target)
+            shutil.rmtree(ready.rename(done))

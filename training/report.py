@@ -1,0 +1,126 @@
+"""The facts of a run, put together once: `results.json`, the model's `about.json`, the summary table."""
+
+import html
+import os
+import platform
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+import keras
+import pandas as pd
+import tensorflow as tf
+from ocr import Recognizer
+
+from training.data import Shape
+
+ABOUT = ("dataset", "date", "alphabet", "lengths", "split", "split_by", "threshold", "start_from")
+QUALITY = ("exact_match", "exact_match_interval", "cer")
+
+
+def collect(
+    settings: dict[str, Any],
+    source: str,
+    table: pd.DataFrame,
+    rejected: pd.DataFrame,
+    shape: Shape,
+    splits: dict[str, pd.DataFrame],
+    model: keras.Model,
+    history: pd.DataFrame,
+    pretraining: dict[str, Any] | None,
+    calibration: dict[str, float | None],
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
+    """Put together all facts of a run that `results.json` tells.
+
+    Args:
+        settings: The notebook's parameters that make a difference to the model, in small letters.
+        source: Name of the data set that was used.
+        table: Of the images.
+        rejected: Files with the `problem` for which they are left out.
+        shape: Of the network's input.
+        splits: What `split` gives.
+        model: The network.
+        history: One row per epoch, `kept` where it was left in the model.
+        pretraining: What is to be said of the synthetic images, None without them.
+        calibration: "temperature" and "threshold".
+        metrics: Of the test split, with losses and those of the validation split.
+    """
+    lengths = splits["train"]["label"].str.len()
+    return {
+        "dataset": source,
+        "date": date.today().isoformat(),
+        "images": len(table),
+        "rejected": rejected["problem"].value_counts().to_dict(),
+        "alphabet": "".join(sorted(set("".join(table["label"])))),
+        "lengths": [int(lengths.min()), int(lengths.max())],
+        "shape": shape._asdict(),
+        "split": {name: len(rows) for name, rows in splits.items()},
+        **settings,
+        "epochs": len(history),
+        "kept_epoch": int(history.index[history["kept"]][-1]) + 1,
+        "seconds": round(float(history["seconds"].sum()), 1),
+        "pretraining": pretraining,
+        "parameters": model.count_params(),
+        **calibration,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "versions": versions(),
+        "metrics": metrics,
+        "history": history.round(4).to_dict("list"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages on which the results depend most."""
+    python, tensorflow = platform.python_version(), tf.__version__  # whose package has two names
+    return {"python": python, "tensorflow": tensorflow} | {
+        name: version(name) for name in ("keras", "numpy", "pandas", "pillow")
+    }
+
+
+def describe_model(results: dict[str, Any]) -> dict[str, Any]:
+    """Choose what travels with the model as `about.json`."""
+    about = {name: results[name] for name in ABOUT}
+    return about | {name: results["metrics"][name] for name in QUALITY}
+
+
+def summarise(results: dict[str, Any]) -> str:
+    """Make the summary as a Markdown table."""
+    metrics, split = results["metrics"], results["split"]
+    low, high = metrics["exact_match_interval"]
+    right = split["test"] - len(metrics["misread"])
+    alphabet = html.escape(results["alphabet"]).replace("|", "&#124;")
+    shown = f": <code>{alphabet}</code>" if len(results["alphabet"]) <= 80 else ""
+    losses = ", ".join(f"{metrics[name]:.4f}" for name in ("loss", "val_loss", "test_loss"))
+    before = "none"
+    if pretraining := results["pretraining"]:
+        before = (
+            f"{pretraining['images']:,} images in {pretraining['seconds']:.0f} s; then "
+            f"{pretraining['val_exact_match']:.1%} of the validation split were read right"
+        )
+    elif start := results["start_from"]:
+        before = f"none; the start was {start}, which may have learnt from what is in the test split now"
+    rejected = sum(results["rejected"].values())
+    rows = {
+        "data set": f"{results['dataset']}: {results['images']:,} images, {rejected:,} files rejected",
+        "alphabet": f"{len(results['alphabet'])} characters{shown}",
+        "split": ", ".join(f"{count} {name}" for name, count in split.items()),
+        "exact match on the test split": f"{metrics['exact_match']:.2%}: {right} of {split['test']}, "
+        f"95% interval {low:.1%} to {high:.1%}",
+        "character error rate (CER)": f"{metrics['cer']:.2%}",
+        "loss, val_loss, test loss": losses,
+        "training on labelled images": f"{results['epochs']} epochs in {results['seconds']:.0f} s on "
+        f"{results['machine']}",
+        "before that, on synthetic images": before,
+        "network": f"{results['parameters']:,} parameters, `ocr_model` {results['model_bytes'] / 1e6:.2f} MB",
+    }
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def conclude(results: dict[str, Any], recognizer: Recognizer) -> str:
+    """Say in a few words how good the model is, where it lies and how to serve it."""
+    count, wrong = results["split"]["test"], len(results["metrics"]["misread"])
+    verdict = f"The model reads {count - wrong:,} of {count:,} test images without a mistake."
+    if recognizer.reads_badly:
+        verdict = f"This model reads badly: {count - wrong:,} of {count:,} test images without a mistake."
+    return f"{verdict} It is in {recognizer.folder}; `python {recognizer.folder}/app.py` serves it."
