@@ -12,7 +12,7 @@ test: $(VENV)/tests
 	$(BIN)/python -m pytest --cov -m "not slow"
 
 test-all: $(VENV)/tests
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov --cov-fail-under=90
 
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .

@@ -105,7 +105,7 @@ def describe_validation(row: dict[str, Any]) -> tuple[str, ...]:
     """Make the cells of a row about the validation split."""
     interval = f"{row['low']:.1%} to {row['high']:.1%}"
     seconds = f"{row['seconds']:.0f}" if row["seconds"] else "never"
-    return (f"{row['val_loss']:.4f}", f"{row['exact_match']:.1%} ({interval})", f"{row['cer']:.2%}", seconds)
+    return (f"{row['val_loss']:.5f}", f"{row['exact_match']:.1%} ({interval})", f"{row['cer']:.2%}", seconds)
 
 
 NETWORK = ("architecture", "size", "peak learning rate", "augmentation", "parameters")

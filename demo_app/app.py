@@ -1,5 +1,6 @@
 """The web page: read one image or many, see how sure the network is. Start it with `python app.py`."""
 
+import atexit
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,11 +10,12 @@ import anyio
 import gradio as gr
 import numpy as np
 from images import SUFFIXES, ImageError, find_images, open_image
-from limits import KEEP_SECONDS, MAX_FILE_BYTES, MAX_WAITING, READERS, Limits, Strays, prepare_gradio
+from limits import MAX_CALL_FILES, MAX_WAITING, READERS, Limits
 from ocr import COLUMNS, ModelError, Reading, Recognizer, as_row
 from page import count, describe, draw_map, judge, shade, tell_all
+from patches import JOBS, keep_house, limit_jobs, prepare_gradio, stop
 from starlette.middleware import Middleware
-from uploads import MAX_FILES, NO_IMAGE, open_files, open_upload, own_path, write_table
+from uploads import MAX_FILE_BYTES, MAX_FILES, NO_IMAGE, open_files, open_upload, own_path, write_table
 
 # Gradio's own colours have too little contrast by the rules of WCAG 2.
 DARK_TEXT, LIGHT_TEXT = "*neutral_800", "*neutral_100"
@@ -51,15 +53,14 @@ LAUNCH = {
     "run_history": False,
     "ssr_mode": False,
     "max_file_size": MAX_FILE_BYTES,
-    "state_session_capacity": 100,  # a session holds its last request
-    "app_kwargs": {"middleware": [Middleware(Limits)]},
+    "state_session_capacity": 100,
 }
 Result = TypeVar("Result")
 
 
 def build(recognizer: Recognizer) -> gr.Blocks:
     """Build the page for a model."""
-    uploads = prepare_gradio()
+    uploads = prepare_gradio().folder
     readers = anyio.CapacityLimiter(READERS)
 
     async def in_turn(function: Callable[[dict | None], Result], image: dict | None) -> Result:
@@ -131,9 +132,7 @@ def build(recognizer: Recognizer) -> gr.Blocks:
     def clear_many() -> tuple:
         return "", gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
-    every = KEEP_SECONDS // 6
-    cleaning = (every, KEEP_SECONDS - every)
-    with gr.Blocks(title="CustomOCR", analytics_enabled=False, delete_cache=cleaning) as page:
+    with gr.Blocks(title="CustomOCR", analytics_enabled=False) as page:
         gr.Markdown(f"# CustomOCR\n{describe(recognizer)}")
         with gr.Tab("One image"):
             with gr.Row():
@@ -154,7 +153,10 @@ def build(recognizer: Recognizer) -> gr.Blocks:
             if examples:  # below, where they are not between an image and its text on a telephone
                 gr.Examples(examples, image, cache_examples=False, api_visibility="private")
         with gr.Tab("Many images") as many:
-            gr.Markdown(f"Up to {MAX_FILES:,} images at once, also in zip archives of up to 20 MB.")
+            gr.Markdown(
+                f"Up to {MAX_CALL_FILES:,} files at once: images, and zip archives of up to 20 MB; up to "
+                f"{MAX_FILES:,} images in all."
+            )
             kinds = [*SUFFIXES, ".zip"]
             files = gr.File(label="Files", file_count="multiple", file_types=kinds, elem_id="files")
             start = gr.Button("Read all", variant="primary")
@@ -173,29 +175,34 @@ def build(recognizer: Recognizer) -> gr.Blocks:
             gr.Markdown(tell_all(recognizer.about), elem_id="about")
         # Gradio would first open images with every plugin of Pillow; only open_image is to open them.
         raw = {"preprocess": False, "api_visibility": "private"}
+        # Nobody with one image waits for those with many.
+        jobs = {"concurrency_id": JOBS, "concurrency_limit": READERS // 2}
         outputs = [text, verdict, characters, heat_map]
-        page.temp_file_sets.append(Strays(uploads))
         page.load(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         many.select(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         image.change(show, image, outputs, show_progress="minimal", **raw)
         button.click(show_or_ask, image, outputs, **raw)
         result = [status, table, download]
         files.change(clear_many, None, result, api_visibility="private")
-        start.click(show_many, files, result, **raw)
+        start.click(show_many, files, result, **raw, **jobs)
         api, answer = gr.Button(visible=False), gr.JSON(label="Reading", visible=False)
         # Without gradio's queue one image needs one request. In gradio's batches a bad image would fail all.
         api.click(
             predict, image, answer, api_name="predict", queue=False, preprocess=False, postprocess=False
         )
-        api.click(read_many, files, [table, download], api_name="read_many", preprocess=False)
+        api.click(read_many, files, [table, download], api_name="read_many", preprocess=False, **jobs)
     # What uses the queue is open through it alone, or its limits would not hold.
-    return page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=READERS)
+    page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=READERS)
+    limit_jobs(page)
+    return page
 
 
 def launch(recognizer: Recognizer, **options: object) -> gr.Blocks:
     """Build the page for a model and serve it; more options than `LAUNCH` go to gradio's `launch`."""
     page = build(recognizer)
-    page.launch(**LAUNCH | options)
+    atexit.register(stop, page)
+    guards = {"app_kwargs": {"middleware": [Middleware(Limits)], "lifespan": keep_house}}
+    page.launch(**LAUNCH | guards | options)
     return page
 
 

@@ -1,37 +1,91 @@
-"""What guards the page: limits of requests, addresses that are never opened, uploads that are deleted."""
+"""What guards the page: which requests get in, how many at once, how large, and how long they may take."""
 
-import atexit
-import functools
-import os
+import math
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NoReturn
 
 import anyio
-import gradio as gr
+import orjson
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
-from gradio import processing_utils, routes
+from gradio import utils
+from gradio.data_classes import FileData
+from patches import prepare_gradio
+from starlette._utils import get_route_path
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 READERS = 4  # single images that are open at once: one of 25 megapixels takes up to 300 MB
 MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
-MAX_BODY_BYTES = 5_000_000  # of a request that is no upload: gradio holds it in memory
+MAX_BODY_BYTES = 5_000_000  # of a call: gradio holds it in memory
 MAX_HELD_BYTES = 200_000_000  # of all those together
-SMALL_BODY_BYTES = 100_000  # which always get in
+SMALL_BODY_BYTES = 100_000  # which always get in; the most for what is neither a call nor an upload
 MAX_BODY_SECONDS = 60  # until such a request must be there
-MAX_FILE_BYTES = 20_000_000
+MAX_CALL_FILES = 1000  # that one call names: gradio looks at each while everybody waits
 MAX_UPLOAD_BYTES = 200_000_000  # of all files of one request
-KEEP_SECONDS = 3600  # until an upload is deleted
+MAX_UPLOAD_SECONDS = 600  # until an upload must be there
+MAX_UPLOADS = 100  # that come at once; of more, the one that began first is given up
 BUSY = "Too many images are waiting. Try again in a few seconds."
-NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
+CLOSED = "This app does not offer that."
+FULL = "There is no room for this upload. Try again later, or upload less at once."
+NO_CALL = f"This is no call of this app, or it names more than {MAX_CALL_FILES:,} files. Put many into a zip."
+# What the page and gradio's clients need. Every other route of gradio is closed.
+OPEN = re.compile(
+    r"(GET|HEAD) /"
+    r"|GET /(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets)/.+)"
+    r"|GET /gradio_api/(info/?|app_id/?|startup-events|file=.+|upload_progress|heartbeat/[^/]+|queue/data)"
+    r"|GET /gradio_api/call/[^/]+/[^/]+"
+    r"|POST /gradio_api/(upload|cancel|reset|queue/join|(run|api|call|call/v2)/[^/]+/?)"
+)
+CALL = re.compile(r"POST /gradio_api/(queue/join|(run|api|call)/.+)")
+PROXY_HEADERS = {b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"}
+
+
+def _refusal(status: int, sentence: str) -> JSONResponse:
+    return JSONResponse({"error": sentence, "detail": sentence}, status)  # the page shows the detail
+
+
+def _is_file(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() <= FileData.model_fields.keys()
+        and all(
+            len(text := str(part)) <= 4096 or (key == "url" and text.startswith("data:"))
+            for key, part in value.items()
+        )
+    )
+
+
+def _is_input(value: object) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MAX_CALL_FILES and all(map(_is_file, value))
+    return value is None or isinstance(value, int) or _is_file(value)  # examples go by their number
+
+
+def is_call(body: bytes | bytearray, by_name: bool) -> bool:
+    """Tell whether a body is a call of this app: of one input at most, files or none, and little beside it.
+
+    Gradio would look at anything else element by element, and write it to the log.
+
+    Args:
+        body: JSON.
+        by_name: Whether it holds inputs by their names and nothing else, as /call/v2 has it.
+    """
+    if body.count(b",") > 100 * MAX_CALL_FILES:  # in Python's memory, small values take many times their text
+        return False
+    try:
+        call = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    if not isinstance(call, dict):
+        return False
+    inputs, others = (list(call.values()), list(call)) if by_name else (call.pop("data", None), call)
+    event = None if by_name else call.pop("event_data", None)
+    is_short = isinstance(inputs, list) and len(inputs) <= 1 and len(str(others)) <= 1000
+    return is_short and all(map(_is_input, [*inputs, event]))
 
 
 class Limits:
-    """ASGI middleware that refuses too many requests at once, and too large ones.
+    """ASGI middleware that refuses what the app does not offer, too many requests at once, and large ones.
 
     What comes when `READERS` read and `max_waiting` wait is refused before gradio spends time on it. Events
     of the page wait in gradio's queue.
@@ -40,58 +94,80 @@ class Limits:
         app: Answers what gets in.
         max_waiting: Requests.
         body_seconds: Until a request that is no upload must be there.
+        upload_seconds: Until an upload must be there.
 
     Attributes:
         requests: With an image, that are being answered.
         held: Bytes of requests, in memory.
+        uploads: Those that are coming, the one that began first at the front.
     """
 
     def __init__(
-        self, app: ASGIApp, max_waiting: int = MAX_WAITING, body_seconds: float = MAX_BODY_SECONDS
+        self,
+        app: ASGIApp,
+        max_waiting: int = MAX_WAITING,
+        body_seconds: float = MAX_BODY_SECONDS,
+        upload_seconds: float = MAX_UPLOAD_SECONDS,
     ) -> None:
-        self.app, self.max_waiting, self.body_seconds = app, max_waiting, body_seconds
+        self.app, self.max_waiting = app, max_waiting
+        self.body_seconds, self.upload_seconds = body_seconds, upload_seconds
         self.requests = self.held = 0
+        self.uploads: dict[anyio.CancelScope, None] = {}
+        self.store, self.making_room = prepare_gradio(), anyio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        is_upload = scope.get("path", "").endswith("/gradio_api/upload")
-        limit, size = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES, 0
-
-        async def receive_some() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > limit:
-                raise HTTPException(413, f"The request is larger than {limit // 1_000_000} MB.")
-            return message
-
-        if scope["type"] != "http" or is_upload:
-            await self.app(scope, receive_some, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
             return
+        path = get_route_path(scope)  # as gradio's router sees it
+        if not OPEN.fullmatch(f"{scope['method']} {path}"):
+            await _refusal(404, CLOSED)(scope, receive, send)
+            return
+        page = scope["app"].get_blocks()
+        if not (page.root_path or page.share or utils.get_space()):  # there is no proxy that sets them
+            headers = [(name, value) for name, value in scope["headers"] if name not in PROXY_HEADERS]
+            scope = scope | {"headers": headers}
+        if path.startswith("/gradio_api/info"):
+            # Asked for no page, gradio tells everybody the address by which it was first asked.
+            scope = scope | {"query_string": scope["query_string"] + b"&page="}
+        take = self._take_upload if path == "/gradio_api/upload" else self._take_request
+        await take(scope, receive, send, path)
+
+    async def _take_request(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        calls = CALL.fullmatch(f"{scope['method']} {path}")
+        limit = MAX_BODY_BYTES if calls else SMALL_BODY_BYTES
+        is_image = bool(re.match(r"/gradio_api/(run|api)/", path))
         # Only what has come whole counts: a slow client is not to hold up others.
-        is_image = bool(re.search(r"/(run|api)/[^/]+/?$", scope["path"]))
-        messages, held = [], 0
-
-        async def receive_again() -> Message:
-            return messages.pop(0) if messages else await receive()
-
+        body, held, more = bytearray(), 0, True
         try:
             with anyio.move_on_after(self.body_seconds) as collecting:
-                while not messages or messages[-1].get("more_body"):
-                    messages.append(await receive_some())
-                    part = len(messages[-1].get("body", b""))
-                    held += part
-                    self.held += part
+                while more:
+                    message = await receive()
+                    part, more = message.get("body", b""), message.get("more_body", False)
+                    body += part
+                    held += len(part)
+                    self.held += len(part)
+                    if held > limit:
+                        raise HTTPException(413, f"The request is larger than {limit / 1e6:g} MB.")
                     if self.held > MAX_HELD_BYTES and held > SMALL_BODY_BYTES:
                         raise HTTPException(503, BUSY)
             if collecting.cancelled_caught:
                 raise HTTPException(408, f"The request did not come whole in {self.body_seconds} seconds.")
+            if calls and not is_call(body, path.startswith("/gradio_api/call/v2/")):
+                raise HTTPException(400, NO_CALL)
             if is_image and self.requests >= READERS + self.max_waiting:
                 raise HTTPException(503, BUSY)
         except HTTPException as error:
             self.held -= held
-            await JSONResponse({"error": error.detail}, error.status_code)(scope, receive, send)
+            await _refusal(error.status_code, error.detail)(scope, receive, send)
             return
+        messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        del body
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
         self.requests += is_image
         try:
             await self.app(scope, receive_again, send)
@@ -99,41 +175,40 @@ class Limits:
             self.requests -= is_image
             self.held -= held
 
+    async def _take_upload(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
+        size = 0
 
-async def _refuse_download(*_: object, **__: object) -> NoReturn:
-    raise gr.Error(NO_ADDRESSES, print_exception=False)
+        async def receive_part() -> Message:
+            nonlocal size
+            message = await receive()
+            part = len(message.get("body", b""))
+            size += part
+            self.store.bytes += part
+            if size > MAX_UPLOAD_BYTES:
+                raise HTTPException(413, f"The request is larger than {MAX_UPLOAD_BYTES / 1e6:g} MB.")
+            async with self.making_room:
+                if self.store.bytes > self.store.room:
+                    await anyio.to_thread.run_sync(self.store.clean)
+            if not message.get("more_body"):
+                coming.deadline = math.inf
+                self.uploads.pop(coming, None)
+            return message
 
-
-async def _refuse_stream(*_: object) -> NoReturn:
-    raise HTTPException(403, NO_ADDRESSES)
-
-
-@functools.cache  # what it sets holds for the process
-def prepare_gradio() -> Path:
-    """Set up what gradio has no parameters for, before a page is built.
-
-    Returns:
-        A new folder for uploads, which the end of the process deletes. Gradio's usual one may belong to
-        another user or not be writable.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="customocr_")).resolve()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "examples")
-    # Gradio would make a table of all past events after each one.
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")
-    # A server that opens any address can be sent where its network trusts it.
-    processing_utils.async_ssrf_protected_download = _refuse_download  # of an image in a request
-    routes.secure_url_stream_response = _refuse_stream  # of /gradio_api/file=ADDRESS
-    return folder
-
-
-class Strays(set):
-    """Uploads that broke off, and tables: gradio deletes only files that it finds in sets of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def __iter__(self) -> Iterator[str]:
-        return (str(path) for path in self.folder.iterdir() if path.is_file())
+        try:
+            with anyio.move_on_after(self.upload_seconds) as coming:
+                self.uploads[coming] = None
+                if len(self.uploads) > MAX_UPLOADS:
+                    first = next(iter(self.uploads))
+                    del self.uploads[first]
+                    first.cancel()
+                await self.app(scope, receive_part, send)
+                return
+            refusal = _refusal(408, "The upload took too long. Try again.")
+        except ClientDisconnect:
+            return
+        except OSError:  # the disk is full, or this upload was the oldest file
+            await anyio.to_thread.run_sync(self.store.clean)
+            refusal = _refusal(507, FULL)
+        finally:
+            self.uploads.pop(coming, None)
+        await refusal(scope, receive, send)

@@ -1,10 +1,12 @@
-"""What visitors upload, opened no further than to single image files, and the table that they download."""
+"""What visitors upload: where it lies, single image files out of it, and the table that they download."""
 
 import base64
 import binascii
+import contextlib
 import csv
 import os
 import re
+import shutil
 import tempfile
 import time
 import zipfile
@@ -12,13 +14,59 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from images import SUFFIXES, ImageError
-from limits import MAX_FILE_BYTES, NO_ADDRESSES
 from ocr import COLUMNS
 
 MAX_FILES = 10_000
 MAX_SECONDS = 300
+MAX_FILE_BYTES = 20_000_000
+MAX_STORED_BYTES = 2_000_000_000  # of all uploads on the disk
+ENTRY_BYTES = 10_000  # that a file may take on the disk beside its content
+KEEP_SECONDS = 3600  # until an upload is deleted
+PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # Python unpacks the rest without a bound on memory
+NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
 DELETED = "Uploads are deleted after an hour. Upload it again."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
+
+
+class Store:
+    """The folder of uploads and tables, which is bounded in age and in bytes.
+
+    Args:
+        folder: That holds nothing else.
+        max_bytes: Of all files. Half of the disk's room is a bound, too.
+
+    Attributes:
+        kept: Files that are never deleted.
+        bytes: Of all files, as far as is known.
+        room: What `bytes` may be.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_STORED_BYTES) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self.kept: set[str] = set()
+        self.clean()
+
+    def clean(self, seconds: float = KEEP_SECONDS) -> None:
+        """Delete what was not changed for some seconds and, if the rest has no room, the oldest of it."""
+        files = []
+        for place, _, names in os.walk(self.folder):
+            for path in (os.path.join(place, name) for name in names):  # noqa: PTH118, pathlib is slow
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(path)  # noqa: PTH116
+                    files.append((status.st_mtime, status.st_size + ENTRY_BYTES, path))
+        self.bytes = sum(size for _, size, _ in files)
+        self.room = min(self.max_bytes, (self.bytes + shutil.disk_usage(self.folder).free) // 2)
+        # A little more than has to be, or the next upload would look at all files again.
+        wanted = self.room - self.room // 8 if self.bytes > self.room else self.room
+        end = time.time() - seconds
+        for changed, size, path in sorted(files):
+            if changed >= end and self.bytes <= wanted:
+                break
+            if path not in self.kept:
+                with contextlib.suppress(OSError):  # it is gone, or in use; its folder has more files
+                    Path(path).unlink()
+                    self.bytes -= size
+                    Path(path).parent.rmdir()
 
 
 def own_path(path: str, folder: Path) -> str:
@@ -101,6 +149,8 @@ def _open_all(paths: Iterable[str]) -> Iterator[tuple[str, str | bytes | ImageEr
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageError:
+    if member.compress_type not in PACKED:
+        return ImageError("It is packed in a rare way. Pack the archive as most programs do, with Deflate.")
     try:
         with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong
@@ -115,7 +165,9 @@ def write_table(rows: list[list[str]], folder: Path) -> str:
     """Write readings, rows of `COLUMNS`, as a new CSV file in a folder; return its path."""
     options = {"newline": "", "encoding": "utf-8-sig", "prefix": "readings_", "suffix": ".csv"}
     with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, **options) as file:
-        csv.writer(file).writerows([COLUMNS, *([disarm(cell) for cell in row] for row in rows)])
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(
+            [COLUMNS, *([disarm(cell) for cell in row] for row in rows)]
+        )
     return file.name
 
 

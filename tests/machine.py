@@ -55,7 +55,7 @@ def train(study, run, epochs):
     """Train with the notebook's functions; return the history and the loss of what is left in the network."""
     study.make_optimizer = lambda rate, steps: keras.optimizers.SGD(rate)
     model, data = build(), draw(66)
-    history = study.fit(model, data, data, epochs, run, peak_rate=2e-4, strength=0.0)
+    history = study.fit(model, data, data, epochs, run, peak_rate=2e-4, batch_size=32, strength=0.0)
     after = model.evaluate(study.make_batches(data, False), verbose=0, return_dict=True)["loss"]
     return history[["epoch", "loss", "val_loss"]].to_dict("list") | {"after": after}
 
@@ -63,7 +63,7 @@ def train(study, run, epochs):
 def check_folder(run):
     """Machines that name different folders must not train."""
     try:
-        with machines.share(build(), run if machines.is_chief() else run / "elsewhere"):
+        with machines.share(build(), run if machines.is_chief() else run / "elsewhere", 32):
             raise AssertionError("they train")
     except ConnectionError as error:
         assert "The machines don't see the same files" in str(error)

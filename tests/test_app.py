@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 import venv
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -207,10 +208,10 @@ def test_no_address_is_opened_for_a_caller(shipped_app):
         trap.settimeout(0.5)
         target = f"http://127.0.0.1:{trap.getsockname()[1]}/a.png"
         for image in ({"path": target}, {"url": target}):
-            assert ask(shipped_app, image).json()["error"] == limits.NO_ADDRESSES
+            assert ask(shipped_app, image).json()["error"] == uploads.NO_ADDRESSES
         # A public one, which gradio would fetch.
         for image in ({"path": "https://huggingface.co/a.png"}, {"url": "https://huggingface.co/a.png"}):
-            assert ask(shipped_app, image).json()["error"] == limits.NO_ADDRESSES
+            assert ask(shipped_app, image).json()["error"] == uploads.NO_ADDRESSES
         for address in (target, "https://huggingface.co/a.png"):
             assert httpx.get(f"{shipped_app}/gradio_api/file={address}").status_code == 403
         with pytest.raises(TimeoutError):
@@ -268,3 +269,28 @@ def test_a_file_s_name_is_no_formula_in_the_csv(shipped_app, tmp_path):
     with Path(file).open(encoding="utf-8-sig", newline="") as lines:
         (row,) = csv.DictReader(lines)
     assert (table["data"][0][0][0], row["file"][:2], row["text"]) == ("=", "'=", EXAMPLE.stem)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_no_cell_begins_as_a_formula_where_a_spreadsheet_splits_at_other_signs(tmp_path, delimiter):
+    name = f"a.zip/x{delimiter}=cmd|' /c calc'!A0{delimiter}.png"
+    path = uploads.write_table([[name, "k4mz", "0.99", "yes", ""]], tmp_path)
+    with Path(path).open(encoding="utf-8-sig", newline="") as lines:
+        cells = [cell for row in csv.reader(lines, delimiter=delimiter) for cell in row]
+    assert not [cell for cell in cells if cell.startswith("=")]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_would_unpack_without_a_bound_are_not_opened(tmp_path, method):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", bytes(60_000_000))
+        archive.write(EXAMPLE, "b.png", zipfile.ZIP_DEFLATED)
+        archive.write(EXAMPLE, "c.png", zipfile.ZIP_STORED)
+    assert path.stat().st_size < 50_000
+    tracemalloc.start()
+    (_, bomb), *others = uploads.open_files([str(path)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "rare way" in str(bomb) and peak < 5_000_000
+    assert [content for _, content in others] == [EXAMPLE.read_bytes()] * 2

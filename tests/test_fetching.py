@@ -21,13 +21,25 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from kagglesdk import kaggle_env
 from PIL import Image
 from runs import ROOT
 
 from training.errors import DatasetError, DatasetUnreachable
-from training.fetching import DEFAULT_DATASET, MAX_MEMBERS, check_members, download, fetch, fill_once
+from training.fetching import (
+    DEFAULT_DATASET,
+    MAX_BYTES,
+    MAX_MEMBERS,
+    check_members,
+    download,
+    fetch,
+    fill_once,
+)
+from training.labels import find_labels
+from training.parquet import unpack_parquet
 
 KAGGLE, HUB, COMMIT = "kaggle:someone/some-set", "hf:someone/some-set", "c" * 40
 LABELS = ["2b827", "c2fg4", "xxyyz"]
@@ -82,10 +94,14 @@ class Site(BaseHTTPRequestHandler):
             self.reply({"id": "someone/some-set", "sha": COMMIT})
         elif path == f"{repository}tree/{COMMIT}":
             about = {name: (len(files[name]), hashlib.sha1(files[name]).hexdigest()) for name in files}
-            tree = [{"type": "file", "path": n, "size": s, "oid": o} for n, (s, o) in about.items()]
+            tree = [
+                {"type": "file", "path": n, "size": self.server.claimed or s, "oid": o}
+                for n, (s, o) in about.items()
+            ]
             self.reply(tree)
         elif path.startswith(f"/datasets/someone/some-set/resolve/{COMMIT}/"):
             content = files[path.split(f"{COMMIT}/")[1]]
+            self.server.resolved.append(path)
             name = hashlib.sha1(content).hexdigest()
             self.reply(content, {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
         else:
@@ -135,6 +151,7 @@ def site(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     server.archive, server.files, server.status = zipped(images()), images(), 200
     server.seen, server.cuts, server.hangs, server.closing = [], 0, False, threading.Event()
+    server.resolved, server.claimed = [], None  # files that were asked for; how large each says it is
     server.share = 0.5  # of what is asked for, until a download is cut
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     lead_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
@@ -355,6 +372,116 @@ def test_hub(site, tmp_path):
     site.files = {"labels.csv": labels, "train/a.zip": zipped(images())}
     found = contents(bring(HUB, tmp_path))
     assert found == {"labels.csv": labels} | {f"train/a/{k}": v for k, v in images().items()}
+
+
+FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["zero", "one"], "_type": "ClassLabel"}}
+
+
+def parquet(**columns) -> bytes:
+    """A Parquet file as the package `datasets` writes it."""
+    table = pa.table(columns)
+    about = json.dumps({"info": {"features": {name: FEATURES.get(name, {}) for name in columns}}})
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"huggingface": about}), file)
+    return file.getvalue()
+
+
+def packed(*labels: str) -> list[dict]:
+    return [{"bytes": png(label), "path": f"{label}.png" if label > "d" else None} for label in labels]
+
+
+def labels_in(folder: Path) -> dict[str, tuple[str, str]]:
+    """Labels and splits of the images in a folder, by what the images show."""
+    names = {png(label): label for label in LABELS}
+    rows = find_labels(folder, "(.+)", None).rows
+    return {names[image.read_bytes()]: (label, split) for image, label, split in rows}
+
+
+def test_parquet_files_of_the_hub(site, tmp_path):
+    site.files = {
+        "README.md": b"---",
+        "data/train-00000-of-00001.parquet": parquet(image=packed(*LABELS[:2]), text=["a", "é\n"]),
+        "data/test-00000-of-00001.parquet": parquet(image=packed(LABELS[2]), text=["c"], more=[[1.5]]),
+    }
+    folder = bring(HUB, tmp_path)
+    assert labels_in(folder) == {
+        LABELS[0]: ("a", "train"),
+        LABELS[1]: ("é\n", "train"),
+        LABELS[2]: ("c", "test"),
+    }
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".png", ".jsonl"}
+
+
+def test_parquet_files_in_a_folder_and_a_zip(tmp_path):
+    files = {
+        "train.parquet": parquet(image=[image["bytes"] for image in packed(*LABELS)], label=[1, 0, -1]),
+        "metadata.parquet": parquet(file_name=["x.png"], text=["no"]),
+    }
+    for name, content in files.items():
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(content)
+    folder, name = fetch(str(tmp_path / "mine"), tmp_path / "data", 7)
+    expected = {LABELS[0]: ("one", "train"), LABELS[1]: ("zero", "train"), LABELS[2]: ("", "train")}
+    assert name == "mine" and labels_in(folder) == expected
+    assert contents(tmp_path / "mine") == files
+    (folder / "mark").touch()
+    assert bring(str(tmp_path / "mine"), tmp_path / "data") == folder and (folder / "mark").exists()
+    (tmp_path / "mine.zip").write_bytes(zipped(files))
+    assert labels_in(bring(str(tmp_path / "mine.zip"), tmp_path / "data")) == expected
+    (tmp_path / "mine" / "train.parquet").unlink()
+    assert bring(str(tmp_path / "mine"), tmp_path / "data") == tmp_path / "mine"
+
+
+PARQUETS = {
+    "broken": (b"PAR1" + bytes(99) + b"PAR1", r"x.parquet can't be read as images and texts"),
+    "no texts": (parquet(image=packed("a"), width=[3]), r"of its columns \(width\) none is called"),
+    "several texts": (parquet(image=packed("a"), text=["a"], words=["b"]), "several may hold the texts"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), PARQUETS.values(), ids=PARQUETS)
+def test_parquet_files_that_can_not_be_read(tmp_path, content, match):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x.parquet").write_bytes(content)
+    fails(str(tmp_path / "mine"), tmp_path / "data", match)
+
+
+def test_parquet_files_may_not_hold_too_much(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(parquet(image=packed(*LABELS), text=LABELS))
+    for limits in ((2, MAX_BYTES), (MAX_MEMBERS, 100)):
+        with pytest.raises(DatasetError, match="too much"):
+            unpack_parquet(path, tmp_path / str(limits), *limits)
+
+
+REFUSED = {
+    "other files": (
+        {"a.tar": b"1", "b.tar.gz": b"2", "c.py": b"3", "labels.csv": b"4"},
+        r"only .csv, .gz, .py, .tar",
+    ),
+    "no images in Parquet": ({"x.parquet": parquet(text=["a"], n=[1])}, "no images: its columns are text, n"),
+    "no texts in Parquet": ({"x.parquet": parquet(image=packed("a"), n=[1])}, r"of its columns \(n\) none"),
+}
+
+
+@pytest.mark.parametrize(("files", "match"), REFUSED.values(), ids=REFUSED)
+def test_hub_refuses_what_can_not_be_read(site, tmp_path, files, match):
+    """Before anything is downloaded, but the end of a Parquet file."""
+    site.files = files
+    fails(HUB, tmp_path / "data", match)
+    assert not [path for path in site.resolved if not path.endswith(".parquet")]
+    assert len(site.resolved) <= 1
+
+
+def test_hub_refuses_what_is_too_large(site, tmp_path):
+    site.files, site.claimed = images(), MAX_BYTES
+    fails(HUB, tmp_path / "data", "hf:someone/some-set is too large: 25,769,803,776 bytes")
+    assert not site.resolved
+
+
+def test_hub_downloads_only_what_can_be_read(site, tmp_path):
+    site.files = images() | {"x.tar": b"1", "README.md": b"2", "labels.csv": b"3"}
+    assert contents(bring(HUB, tmp_path)) == images() | {"labels.csv": b"3"}
 
 
 def test_hub_refuses_the_name(site, tmp_path):

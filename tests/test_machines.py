@@ -22,7 +22,7 @@ PATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "demo_app", "benchm
 def test_one_device_trains_the_network_itself(tmp_path):
     model = build()
     model._initial_epoch = 3  # as if BackupAndRestore had skipped epochs
-    with machines.share(model, tmp_path) as shared:
+    with machines.share(model, tmp_path, 32) as shared:
         assert shared == (model, tmp_path)
     assert model._initial_epoch is None
 

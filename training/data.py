@@ -1,29 +1,25 @@
 """From a folder of images to a table of paths and labels, the network's input shape and the splits."""
 
-import csv
 import hashlib
-import io
-import json
 import math
-import re
 import stat
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from decoding import BLANK, frames_needed
-from images import SMALL_BYTES, ImageError, find_images, open_image
+from images import SMALL_BYTES, ImageError, open_image
 from PIL import Image
 from tqdm import tqdm
 
 from training.errors import DatasetError
+from training.labels import find_labels
 
 STRIDE = 4  # columns of the input per frame of the output
 ROWS, PIXELS, MAX_WIDTH = (48, 96), 12_800, 1536  # least and most rows, pixels and most columns of the input
@@ -69,131 +65,34 @@ class Shape(NamedTuple):
         return tf.minimum(columns * width / fitted_width, width)
 
 
-def take_columns(rows: list[Any]) -> list[tuple[Any, Any]]:
-    """Take `filename` and `label` from the rows of a table; labels that are missing are empty.
-
-    Raises:
-        ValueError: If a row lacks one of these columns.
-    """
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not {"filename", "label"} <= row.keys():
-            raise ValueError(f"entry {number} lacks the columns filename and label")
-    return [(row["filename"], row["label"] or "") for row in rows]
-
-
-def read_csv(path: Path) -> list[tuple[str, str]]:
-    """Read columns that are separated by commas or semicolons, in a .tsv by tabs."""
-    text = path.read_text(encoding="utf-8-sig")
-    head = text.partition("\n")[0]
-    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in head else ","
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise ValueError(f"entry {number} has too many fields: look at its quotes")
-    return take_columns(rows)
-
-
-def read_jsonl(path: Path) -> list[tuple[str, str]]:
-    """Read one JSON object per line; numbers are taken as they are written."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return take_columns([json.loads(line, parse_int=str, parse_float=str) for line in lines if line.strip()])
-
-
-# A list of labels is a file called `labels` with one of these suffixes. Each function gives the file names
-# and labels in such a list, or raises ValueError.
-READERS: dict[str, Callable[[Path], list[tuple[str, str]]]] = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".jsonl": read_jsonl,
-}
-
-
-def read_list(path: Path) -> list[tuple[str, str]]:
-    """Read the file names and labels of a list, each of them one line of text.
-
-    Raises:
-        DatasetError: If it is no such list.
-    """
-    try:
-        if not path.is_file():  # a pipe or a device might never end
-            raise ValueError("it is no file")
-        if (size := path.stat().st_size) > MAX_LIST_BYTES:
-            raise ValueError(f"{size:,} bytes are too much")
-        pairs = READERS[path.suffix.lower()](path)
-        for number, (name, label) in enumerate(pairs, start=1):
-            if not (isinstance(name, str) and isinstance(label, str)):
-                raise ValueError(f"filename and label of entry {number} must be texts")
-            if "\n" in label or "\t" in label:
-                raise ValueError(f"the label of entry {number} has a line break or a tab: look at its quotes")
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DatasetError(
-            f"{path} can't be used ({error}). It must be in UTF-8 and give the filename and label of each "
-            "image; docs/own_images.md shows how."
-        ) from error
-    return pairs
-
-
-def labels_from_list(path: Path, folder: Path, images: list[Path]) -> list[tuple[Path, str]]:
-    """Pair the images in a folder with the labels of a list in it, "" for those that it doesn't name."""
-    by_name = defaultdict(list)  # for lists that don't name the folder of the images
-    for image in images:
-        by_name[image.name].append(image)
-    root = folder.resolve()
-    rows = []
-    for name, label in read_list(path):
-        image = path.parent / name
-        try:
-            is_below, is_file = image.resolve().is_relative_to(root), image.is_file()
-        except (OSError, ValueError):  # no file can have this name: `measure` says so
-            is_below, is_file = True, False
-        if not is_below:
-            raise DatasetError(f"{path} names {name}, which is not below {folder}.")
-        same_name = by_name[PureWindowsPath(name).name]
-        rows.append((same_name[0] if not is_file and len(same_name) == 1 else image, label))
-    named = {image for image, _ in rows}
-    return rows + [(image, "") for image in images if image not in named]
-
-
-def labels_from_names(images: list[Path], pattern: str) -> list[tuple[Path, str]]:
-    """Pair images with the labels in their names, "" where the pattern doesn't match."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise DatasetError(f"LABEL_PATTERN {pattern!r} is no regular expression: {error}.") from error
-    if compiled.groups != 1:
-        raise DatasetError(f"LABEL_PATTERN {pattern!r} must have one group, as in (.+).")
-    found = [compiled.match(image.stem) for image in images]
-    return [(image, match[1] or "" if match else "") for image, match in zip(images, found, strict=True)]
-
-
-def read_labels(folder: Path, pattern: str, ignore_case: bool) -> pd.DataFrame:
+def read_labels(
+    folder: Path, pattern: str, ignore_case: bool, label_from: str | Path | None
+) -> tuple[pd.DataFrame, str]:
     """List the images of a folder with their labels, in Unicode's composed form (NFC), with single spaces.
 
+    Says where labels come from.
+
     Returns:
-        Columns `path`, `label`, empty where there is none, and `is_unicode`, False where one of them held
-        what no Unicode text can hold.
+        Columns `path`, `label`, empty where there is none, `split`, which a list or folder gives the image,
+        else empty, and `problem`, empty for images that may be opened; where labels come from.
 
     Raises:
-        DatasetError: If there are no images, more than one list of labels or one that can't be used, or if
-            the pattern has not one group.
+        DatasetError: If there are no images, or it isn't clear which labels they have.
     """
-    images = find_images(folder)
-    lists = sorted(
-        path for path in folder.rglob("*") if path.stem.lower() == "labels" and path.suffix.lower() in READERS
-    )
-    if len(lists) > 1:
-        raise DatasetError(f"{folder} has {len(lists)} lists of labels ({lists[0].name} ...). Leave one.")
-    rows = labels_from_list(lists[0], folder, images) if lists else labels_from_names(images, pattern)
-    if not rows:
-        raise DatasetError(f"There are no images in {folder}. Check DATASET.")
-    texts = []
-    for image, label in rows:
+    found = find_labels(folder, pattern, label_from)
+    print(as_unicode("\n".join(found.said)))
+    rows = [(str(image), label, split, "") for image, label, split in found.rows]
+    rows += [(name, label, "", "no image has this name") for name, label in found.missing]
+    clean = []
+    for path, label, given, problem in rows:
         words = (label.lower() if ignore_case else label).split()
-        texts.append((str(image), unicodedata.normalize("NFC", " ".join(words))))
-    clean = [tuple(map(as_unicode, row)) for row in texts]
-    table = pd.DataFrame(clean, columns=["path", "label"])
-    table["is_unicode"] = [a == b for a, b in zip(texts, clean, strict=True)]
-    return table.sort_values("path", ignore_index=True)
+        texts = path, unicodedata.normalize("NFC", " ".join(words))
+        path, label = map(as_unicode, texts)
+        clean.append(
+            (path, label, given, problem or "name or label is not Unicode" * (texts != (path, label)))
+        )
+    table = pd.DataFrame(clean, columns=["path", "label", "split", "problem"])
+    return table.sort_values("path", ignore_index=True), found.said[0]
 
 
 def as_unicode(text: str) -> str:
@@ -258,7 +157,7 @@ def choose_shape(table: pd.DataFrame, colour: bool | None) -> Shape:
     rows = min(rows, max(ROWS[0], table["height"].median()), MAX_WIDTH / aspect.median())
     height = round(max(rows, MIN_ROWS))
     natural = aspect * height
-    crowding = FRAMES_PER_CHARACTER * STRIDE * table["label"].map(frames_needed) / natural
+    crowding = FRAMES_PER_CHARACTER * STRIDE * table["label"].map(frames_needed).astype(int) / natural
     # Not the largest: one wrong label or one banner is not to make the input large for all.
     stretch = float(np.clip(crowding.quantile(0.98, interpolation="lower"), 1, MAX_STRETCH))
     columns = min((natural * stretch).quantile(0.98, interpolation="lower"), MAX_WIDTH)
@@ -268,28 +167,34 @@ def choose_shape(table: pd.DataFrame, colour: bool | None) -> Shape:
 
 
 def scan(
-    folder: Path, pattern: str, ignore_case: bool = False, colour: bool | None = None
+    folder: Path,
+    pattern: str,
+    ignore_case: bool = False,
+    colour: bool | None = None,
+    label_from: str | Path | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, Shape]:
-    """Make the table of images to work with.
-
-    A label comes from a list called `labels` (see `READERS`), or else from the file's name.
+    """Make the table of images to work with, and say where labels come from (`find_labels`).
 
     Args:
         folder: Holds the images, in folders below it too.
         pattern: Regular expression whose group is the label in a file's name without its suffix.
         ignore_case: Whether all labels are taken as small letters.
         colour: Whether images are read in colour; None looks at them.
+        label_from: "name", "folder" or the path of a list; None finds out.
 
     Returns:
-        The images, with `path`, `label` and what `measure` gives but `detail`; the files that are rejected,
-        with `path`, `label`, `problem` and `detail`, which may be empty; the shape of the network's input.
+        The images, with `path`, `label`, `split` and what `measure` gives but `detail`; the files that are
+        rejected, with `path`, `label`, `problem` and `detail`, which may be empty; the shape of the network's
+        input.
 
     Raises:
         DatasetError: If fewer than 10 images with a label remain, or only one label, or the labels can't be
             read.
     """
-    table = read_labels(folder, pattern, ignore_case)
-    table = table.join(pd.DataFrame(measure_all(list(table["path"])))).assign(problem="")
+    table, origin = read_labels(folder, pattern, ignore_case, label_from)
+    unopened = table[table["problem"] != ""].assign(detail="")
+    table = table[table["problem"] == ""].reset_index(drop=True)
+    table = table.join(pd.DataFrame(measure_all(list(table["path"]))))
 
     def reject(bad: pd.Series, problem: str) -> None:
         bad = bad.reindex(table.index, fill_value=False)
@@ -298,7 +203,6 @@ def scan(
     def usable() -> pd.DataFrame:
         return table[table["problem"] == ""]
 
-    reject(~table.pop("is_unicode"), "name or label is not Unicode")
     reject(table["detail"] != "", "unreadable")
     reject(table["label"] == "", "no label")
     reject(table["contrast"] < MIN_CONTRAST, "nearly blank")
@@ -308,20 +212,20 @@ def scan(
     kept = usable()
     shape = choose_shape(kept, colour) if len(kept) else Shape(0, 0, 1, 1)
     columns = (kept["width"] / kept["height"] * shape.height * shape.stretch).clip(upper=shape.width)
-    reject(kept["label"].map(frames_needed) > columns // STRIDE, "label too long for the width")
+    reject(kept["label"].map(frames_needed).astype(int) > columns // STRIDE, "label too long for the width")
     kept = usable()
-    rejected = table.loc[table["problem"] != "", ["path", "label", "problem", "detail"]]
-    rejected["detail"] = rejected["detail"].where(rejected["problem"] == "unreadable", "")
+    table["detail"] = table["detail"].where(table["problem"] == "unreadable", "")
+    rejected = pd.concat([unopened, table[table["problem"] != ""]])[["path", "label", "problem", "detail"]]
     if len(kept) < MIN_IMAGES:
         raise DatasetError(
-            f"Only {len(kept)} of {len(table)} files in {folder} are images with a label of their own; "
-            f"at least {MIN_IMAGES} are needed. Rejected: {rejected['problem'].value_counts().to_dict()}. "
-            f"LABEL_PATTERN is {pattern!r}; a file's name, for example, {Path(table['path'][0]).name!r}."
+            f"Only {len(kept)} of {len(table) + len(unopened)} files in {folder} are images with a label of "
+            f"their own; at least {MIN_IMAGES} are needed. "
+            f"Rejected: {rejected['problem'].value_counts().to_dict()}. {origin}"
         )
     if kept["label"].nunique() == 1:
         raise DatasetError(
             f"All {len(kept)} images have the label {kept['label'].iloc[0]!r}, so there is nothing to tell "
-            "apart. Check LABEL_PATTERN."
+            f"apart. {origin} Check LABEL_FROM and LABEL_PATTERN."
         )
     return kept.drop(columns=["problem", "detail"]).reset_index(drop=True), rejected, shape
 
@@ -332,11 +236,12 @@ def split(
     """Split a table of images into disjoint parts, in an order that depends on nothing but the seed.
 
     Args:
-        table: Has the column `label`.
+        table: Has the column `label`, and maybe `split`: images for "validation" or "test" there are all of
+            that split, unless `fold` or `split_by` asks for something else, or no others are left.
         seed: Of the shuffle.
-        fold: Which of ten test splits to take, 0 to 9; None is 0.
+        fold: Which of ten test splits to take, 0 to 9; None takes the test split that is given, else 0.
         labels: How many images go to training and validation together, a ninth of them to validation;
-            the rest is test. None takes all but the fold.
+            the rest is test, or left out where that is given. None takes all.
         split_by: "image", or "label" to keep images of one label together; sizes are approximate then.
 
     Returns:
@@ -349,23 +254,27 @@ def split(
         raise ValueError(f'SPLIT_BY is {split_by!r}; set it to "image" or "label".')
     if fold not in (None, *range(10)):
         raise ValueError(f"FOLD is {fold!r}; set it to None or a number from 0 to 9.")
+    given = pd.Series(table.get("split", ""), table.index)
+    given = given.where(given.isin(["validation", "test"]), "")
+    if fold is not None or split_by == "label" or (given != "").all():
+        given[:] = ""
+    has_validation, has_test = (given == "validation").any(), (given == "test").any()
     groups = table["label"] if split_by == "label" else pd.Series(table.index, table.index)
-    sizes = groups.value_counts(sort=False)
+    sizes = groups[given == ""].value_counts(sort=False)
     shuffled = np.random.default_rng(seed).permutation(np.sort(sizes.index.to_numpy()))
     folds = np.array_split(shuffled, 10)
-    test_fold = folds.pop(fold or 0)
+    test_fold = [] if has_test else folds.pop(fold or 0)
     others = np.concatenate(folds)
     most = sizes[others].sum()
     if labels is not None and not 0 < labels <= most:
-        raise ValueError(
-            f"LABELS is {labels!r}; set it to None or a number from 1 to {most}, nine tenths of all."
-        )
+        raise ValueError(f"LABELS is {labels!r}; set it to None or a number from 1 to {most}.")
     # How many images come before each group.
     before = pd.Series(sizes[others].cumsum() - sizes[others], others)
     limit = most if labels is None else labels
-    names = np.select([before < limit / 9, before < limit], ["validation", "train"], "test")
+    is_validation = (before < limit / 9) & ~has_validation
+    names = np.select([is_validation, before < limit], ["validation", "train"], "" if has_test else "test")
     split_of = dict(zip(others, names, strict=True)) | dict.fromkeys(test_fold, "test")
-    names = groups.map(split_of)
+    names = given.where(given != "", groups.map(split_of))
     splits = {name: table[names == name] for name in ("train", "validation", "test")}
     if empty := [name for name, rows in splits.items() if rows.empty]:
         raise ValueError(

@@ -140,7 +140,7 @@ def measure(predictions: pd.DataFrame, paths: list[str], threshold: float | None
         "sure": int(sure.sum()),
         "sure_and_right": int((right & sure).sum()),
         "brier_score": float(((confidence - right) ** 2).mean()),
-        "reliability": reliability(predictions).to_dict("records"),
+        "reliability": reliability(predictions).reset_index(drop=True).to_dict("records"),
     }
 
 
@@ -148,8 +148,8 @@ def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
     """Compare confidence and exact match: of predictions with 0.9, nine of ten should be right.
 
     Returns:
-        One row per range of confidences, with the number of `images`, their mean `confidence` and their
-        `exact_match`.
+        One row per range of confidences, the index, with the number of `images`, their mean `confidence` and
+        their `exact_match`.
     """
     edges = [0, 0.5, 0.9, 0.99, 0.999, 1]
     ranges = pd.cut(predictions["confidence"].clip(0, 1), edges, include_lowest=True)
@@ -158,4 +158,4 @@ def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
         "confidence": ("confidence", "mean"),
         "exact_match": ("right", "mean"),
     }
-    return predictions.groupby(ranges, observed=True).agg(**columns).reset_index(drop=True)
+    return predictions.groupby(ranges, observed=True).agg(**columns).rename_axis("range")

@@ -68,7 +68,7 @@ def export(
     about: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write `ocr_model`, `char_to_num` and `num_to_char` into an existing folder.
+    """Write `ocr_model`, `char_to_num` and `num_to_char` into a new folder.
 
     `ocr_model` is a SavedModel with two signatures. `serve` takes uint8 (batch, height, width, channels) of
     any height and width and returns softmax outputs, float32 (batch, frames, classes). `columns` takes height
@@ -81,9 +81,10 @@ def export(
     """
     if not is_chief():
         sys.exit("The chief evaluates and exports the network.")
-    network = keras.Model(
-        model.input, model.output
-    )  # without loss and metric, which can't be cloned or saved
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+    folder.mkdir(parents=True)
+    # Without loss and metric, which can be neither cloned nor saved.
+    network = keras.Model(model.input, model.output)
     fused = keras.models.clone_model(
         network,
         clone_function=lambda layer: (

@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.errors import DatasetError, DatasetUnreachable
+from training.files import list_files
 from training.locking import temporary_folder
 
 # What takes long to import is imported where it is needed: a wrong name ends in its sentence at once.
@@ -29,6 +30,7 @@ REMOTE = re.compile(r"(kaggle|hf):(\w[\w.-]*)/(\w[\w.-]*)", re.ASCII)
 SYNTHETIC = re.compile(r"synthetic(?::([1-9]\d{0,5}))?", re.ASCII)
 REACH_SECONDS = 10  # until a site must have answered at all: the wait where there is no network
 STALL_SECONDS = 60  # without a new byte until a download is given up
+END_BYTES = 1 << 20  # of a Parquet file, where its columns are named
 MAX_MEMBERS, MAX_BYTES = 200_000, 4 << 30  # of an unpacked archive, so that no bomb fills the disk
 BROKEN = (  # what zipfile raises: the last three where a name is that of a file and of a folder
     zipfile.BadZipFile,
@@ -90,6 +92,37 @@ def unpack(archive: Path, folder: Path) -> None:
         ) from error
 
 
+def find_parquets(folder: Path) -> list[Path]:
+    """List the Parquet files below a folder that hold images, or are broken."""
+    files = [path for path in list_files(folder)[0] if path.suffix.lower() == ".parquet"]
+    if files:
+        from training.parquet import may_hold_images
+
+        files = list(filter(may_hold_images, files))
+    return files
+
+
+def unpack_parquets(files: list[Path], source: Path, folder: Path) -> None:
+    """Write the images of Parquet files below one folder into another, and lists of their texts.
+
+    Raises:
+        DatasetError: If a file is broken, or too large, or holds images without texts.
+    """
+    from training.parquet import unpack_parquet
+
+    for path in files:
+        unpack_parquet(path, folder / path.relative_to(source).with_suffix(".images"), MAX_MEMBERS, MAX_BYTES)
+
+
+def fill_and_unpack(fill: Callable[[Path], object], folder: Path) -> None:
+    """Fill a folder, and put images in the place of Parquet files that hold them."""
+    fill(folder)
+    files = find_parquets(folder)
+    unpack_parquets(files, folder, folder)
+    for path in files:
+        path.unlink()
+
+
 def download_from_kaggle(name: str, folder: Path) -> None:
     """Download and unpack a data set of Kaggle: with a token where there is one, else without."""
     from kaggle.api.kaggle_api_extended import KaggleApi
@@ -104,15 +137,58 @@ def download_from_kaggle(name: str, folder: Path) -> None:
 
 
 def download_from_hub(name: str, folder: Path) -> None:
-    """Download a data set of Hugging Face and unpack its zip archives where they lie."""
-    with warnings.catch_warnings(action="ignore"):  # of widgets for bars, which Jupyter may lack
-        from huggingface_hub import snapshot_download
+    """Download what can be read of a data set of Hugging Face; zip archives are unpacked where they lie.
 
-    snapshot_download(name, repo_type="dataset", local_dir=folder)
+    Raises:
+        DatasetError: If there is nothing that can be read, or too much. Nothing is downloaded then.
+    """
+    with warnings.catch_warnings(action="ignore"):  # of widgets for bars, which Jupyter may lack
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.hf_api import RepoFile
+    from images import SUFFIXES
+
+    from training.lists import READERS
+
+    api = HfApi()
+    commit = api.repo_info(name, revision="main", repo_type="dataset").sha
+    tree = api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset")
+    sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+    kinds = {path: Path(path).suffix for path in sizes}
+    images = {*SUFFIXES, ".zip", ".parquet"}
+    wanted = [path for path, kind in kinds.items() if kind.lower() in images | READERS.keys()]
+    parquets = [path for path in wanted if kinds[path].lower() == ".parquet"]
+    if images.isdisjoint(kinds[path].lower() for path in wanted):
+        some = ", ".join(sorted({kind or path for path, kind in kinds.items()})[:9])
+        raise DatasetError(f"hf:{name} holds no images, zip archives or Parquet files, only {some}.")
+    if (size := sum(sizes[path] for path in wanted)) > MAX_BYTES:
+        raise DatasetError(f"hf:{name} is too large: {size:,} bytes. Download a part of it by hand.")
+    if parquets and (images - {".parquet"}).isdisjoint(kinds[path].lower() for path in wanted):
+        check_remote_parquet(name, commit, parquets[0], sizes[parquets[0]])
+    patterns = [f"*{kinds[path]}" for path in wanted]
+    snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=patterns, local_dir=folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     for archive in sorted(folder.rglob("*.zip")):
         unpack(archive, archive.with_suffix(""))
         archive.unlink()
+
+
+def check_remote_parquet(name: str, commit: str, path: str, size: int) -> None:
+    """Look at the end of a Parquet file on Hugging Face, where its columns are named.
+
+    Raises:
+        DatasetError: If it doesn't hold images and texts.
+    """
+    import requests
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    from training.parquet import check_columns
+
+    url = hf_hub_url(name, path, repo_type="dataset", revision=commit)
+    span = {"Range": f"bytes={max(0, size - END_BYTES)}-{size - 1}"}
+    answer = requests.get(url, headers=build_hf_headers() | span, timeout=STALL_SECONDS)
+    answer.raise_for_status()
+    check_columns(answer.content, f"hf:{name}")
 
 
 def size_of(folder: Path) -> int:
@@ -212,6 +288,15 @@ def fill_once(folder: Path, target: Path, fill: Callable[[Path], object]) -> Non
                 raise
 
 
+def hash_files(paths: list[Path]) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of what files hold."""
+    digests = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digests.update(hashlib.file_digest(file, "sha256").digest())
+    return digests.hexdigest()[:16]
+
+
 def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
     """Bring a data set here, once: what is complete stays in `folder` and is found again.
 
@@ -235,20 +320,24 @@ def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
         path = path.expanduser()
     try:
         if remote := REMOTE.fullmatch(dataset):
-            target, fill = folder.joinpath(*remote.groups()), partial(download, dataset)
+            target = folder.joinpath(*remote.groups())
+            fill = partial(fill_and_unpack, partial(download, dataset))
         elif synthetic := SYNTHETIC.fullmatch(dataset):
             from training.synthetic import draw_dataset
 
             count = int(synthetic[1] or DEFAULT_COUNT)
             target, fill = folder / f"synthetic-{count}-{seed}", partial(draw_dataset, count, seed)
         elif dataset and path.is_dir():
-            return path, path.absolute().name
+            name, parquets = path.absolute().name, find_parquets(path)
+            if not parquets:
+                return path, name
+            digest = hash_files(parquets)
+            target, fill = folder / f"{name}-{digest}", partial(unpack_parquets, parquets, path)
         elif path.is_file():
             if (size := path.stat().st_size) > MAX_BYTES:
                 raise DatasetError(f"The archive {path.name} is unsafe: {size:,} bytes are too much.")
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            target, fill, name = folder / f"{path.stem}-{digest[:16]}", partial(unpack, path), path.name
+            target, name = folder / f"{path.stem}-{hash_files([path])}", path.name
+            fill = partial(fill_and_unpack, partial(unpack, path))
         else:
             raise DatasetError(
                 f"There is no data set {dataset!r}: give kaggle:owner/name, hf:owner/name, "

@@ -41,13 +41,15 @@ class EpochLine(keras.callbacks.Callback):
         self.seconds.append(logs["seconds"])
         epochs = self.params["epochs"]
         done = 20 * (epoch + 1) // epochs
-        # The first epoch takes longer than the others, which a median soon forgets.
-        minutes, seconds = divmod(round((epochs - epoch - 1) * statistics.median(self.seconds)), 60)
+        left = ""
+        if len(self.seconds) > 1 and epoch + 1 < epochs:  # the first takes longer than the others
+            rest = (epochs - epoch - 1) * statistics.median(self.seconds[1:])
+            left = ", {}:{:02} left".format(*divmod(round(rest), 60))
         print(
             f"epoch {epoch + 1:3}/{epochs} {'█' * done:░<20} "
             f"loss {logs['loss']:7.4f} exact match {logs['exact_match']:6.1%}   validation: "
             f"loss {logs['val_loss']:7.4f} exact match {logs['val_exact_match']:6.1%}   "
-            f"{logs['seconds']:.1f} s" + (f", {minutes}:{seconds:02} left" if epoch + 1 < epochs else ""),
+            f"{logs['seconds']:.1f} s{left}",
             flush=True,
         )
 

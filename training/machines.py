@@ -48,8 +48,6 @@ class SharedModel(keras.Model):
 
     def fit(self, x: tf.data.Dataset, validation_data: tf.data.Dataset, **options: object) -> None:
         devices = join().num_replicas_in_sync
-        if len(next(iter(x))[0]) % devices:
-            raise ValueError(f"{devices} devices share each batch. Set BATCH_SIZE to a multiple of that.")
         # They need equal parts of all batches, so a few validation images count twice.
         sizes = [len(images) for images, _ in validation_data]
         parts = math.ceil(len(sizes) / devices)
@@ -84,14 +82,17 @@ def _open_copy(run: Path, scratch: Path) -> Path:
 
 
 @contextlib.contextmanager
-def share(model: keras.Model, run: Path) -> Iterator[tuple[keras.Model, Path]]:
+def share(model: keras.Model, run: Path, batch_size: int) -> Iterator[tuple[keras.Model, Path]]:
     """Share training among all devices; yields the network and the folder to use. `model` gets the weights.
 
     Raises:
         ConnectionError: If a machine is lost, or does not see the chief's folder of the run.
         ValueError: If the devices can't share a batch equally.
     """
-    if join().num_replicas_in_sync == 1:
+    devices = join().num_replicas_in_sync
+    if batch_size % devices:
+        raise ValueError(f"{devices} devices share each batch. Set BATCH_SIZE to a multiple of that.")
+    if devices == 1:
         yield model, run
     else:
         with join().scope():

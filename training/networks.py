@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-ARCHITECTURES = ("bilstm", "cnn", "attention", "pretrained")
-DROPOUT = 0.2
+ATTENTION_DROPOUT = 0.1
 
 
 def sized(count: int, size: float) -> int:
@@ -19,28 +18,8 @@ def normalised(layer: layers.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.ReLU(name=f"{layer.name}_relu")(x)
 
 
-def read_columns(architecture: str, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Let columns see each other in another way than the BiLSTM does.
-
-    Args:
-        architecture: "cnn", "attention" or "pretrained", which adds nothing.
-        x: float32 (batch, frames, units).
-
-    Returns:
-        float32 (batch, frames, units).
-
-    Raises:
-        ValueError: If there is no such architecture.
-    """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"ARCHITECTURE is {architecture!r}; set it to one of {', '.join(ARCHITECTURES)}.")
-    if architecture == "cnn":
-        return dilated(x)
-    return attention(x) if architecture == "attention" else x
-
-
 def dilated(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Add three dilated convolutions along the frames, each with a way past it."""
+    """Add three dilated convolutions along the frames, each with a residual connection."""
     for dilation in (1, 2, 4):
         options = {"padding": "same", "use_bias": False, "name": f"along_frames_{dilation}"}
         x = layers.Add()([x, normalised(layers.Conv1D(x.shape[-1], 3, dilation_rate=dilation, **options), x)])
@@ -58,13 +37,13 @@ def attention(x: keras.KerasTensor) -> keras.KerasTensor:
     for number in range(2):
         y = layers.LayerNormalization(name=f"before_attention_{number}")(x)
         look = layers.MultiHeadAttention(
-            heads, units // heads, dropout=DROPOUT / 2, name=f"attention_{number}"
+            heads, units // heads, dropout=ATTENTION_DROPOUT, name=f"attention_{number}"
         )
-        x = layers.Add()([x, layers.Dropout(DROPOUT / 2)(look(y, y))])
+        x = layers.Add()([x, layers.Dropout(ATTENTION_DROPOUT)(look(y, y))])
         y = layers.LayerNormalization(name=f"before_dense_{number}")(x)
         y = layers.Dense(2 * units, activation="gelu", name=f"wide_{number}")(y)
         y = layers.Dense(units, name=f"back_{number}")(y)
-        x = layers.Add()([x, layers.Dropout(DROPOUT / 2)(y)])
+        x = layers.Add()([x, layers.Dropout(ATTENTION_DROPOUT)(y)])
     return layers.LayerNormalization(name="after")(x)
 
 
@@ -95,3 +74,18 @@ def pretrained(image: keras.KerasTensor, frames: int) -> keras.KerasTensor:
     x = layers.Permute((2, 1, 3))(blocks(x / 2))  # (batch, width / 8, height / 8, 192)
     x = layers.UpSampling2D((2, 1))(x)  # there is one frame for 8 columns
     return layers.Cropping2D(((0, x.shape[1] - frames), (0, 0)))(x)
+
+
+READERS = {"cnn": dilated, "attention": attention, "pretrained": lambda columns: columns}
+
+
+def read_columns(architecture: str, columns: keras.KerasTensor) -> keras.KerasTensor:
+    """Let columns see each other in another way than the BiLSTM does: float32 (batch, frames, units).
+
+    Raises:
+        ValueError: If there is no such architecture.
+    """
+    if architecture not in READERS:
+        names = ", ".join(["bilstm", *READERS])
+        raise ValueError(f"ARCHITECTURE is {architecture!r}; set it to one of {names}.")
+    return READERS[architecture](columns)

@@ -49,6 +49,7 @@ def draw_architecture(model: keras.Model) -> Figure:
     """Draw one box per layer with its output shape and number of parameters."""
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(model.layers)))
     colours = {"Conv2D": "#9ecae1", "Conv1D": "#9ecae1", "Bidirectional": "#fdae6b", "Dense": "#a1d99b"}
+    colours["MultiHeadAttention"] = colours["Bidirectional"]
     for row, layer in enumerate(reversed(model.layers)):
         kind = type(layer).__name__
         axis.barh(row, 1, height=0.8, color=colours.get(kind, "#eeeeee"), edgecolor="#888888")

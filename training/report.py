@@ -10,12 +10,9 @@ from typing import Any
 import keras
 import pandas as pd
 import tensorflow as tf
-from ocr import Recognizer
+from ocr import ABOUT, Recognizer
 
 from training.data import Shape
-
-ABOUT = ("dataset", "date", "alphabet", "lengths", "split", "split_by", "threshold", "start_from")
-QUALITY = ("exact_match", "exact_match_interval", "cer")
 
 
 def collect(
@@ -25,6 +22,8 @@ def collect(
     rejected: pd.DataFrame,
     shape: Shape,
     splits: dict[str, pd.DataFrame],
+    characters: list[str],
+    lengths: list[int],
     model: keras.Model,
     history: pd.DataFrame,
     pretraining: dict[str, Any] | None,
@@ -37,23 +36,24 @@ def collect(
         settings: The notebook's parameters that make a difference to the model, in small letters.
         source: Name of the data set that was used.
         table: Of the images.
-        rejected: Files with the `problem` for which they are left out.
+        rejected: Files with the `problem` for which they were rejected.
         shape: Of the network's input.
         splits: What `split` gives.
+        characters: The alphabet.
+        lengths: Of the shortest and of the longest training label.
         model: The network.
         history: One row per epoch, `kept` where it was left in the model.
         pretraining: What is to be said of the synthetic images, None without them.
         calibration: "temperature" and "threshold".
         metrics: Of the test split, with losses and those of the validation split.
     """
-    lengths = splits["train"]["label"].str.len()
     return {
         "dataset": source,
         "date": date.today().isoformat(),
         "images": len(table),
         "rejected": rejected["problem"].value_counts().to_dict(),
-        "alphabet": "".join(sorted(set("".join(table["label"])))),
-        "lengths": [int(lengths.min()), int(lengths.max())],
+        "alphabet": "".join(characters),
+        "lengths": lengths,
         "shape": shape._asdict(),
         "split": {name: len(rows) for name, rows in splits.items()},
         **settings,
@@ -80,8 +80,8 @@ def versions() -> dict[str, str]:
 
 def describe_model(results: dict[str, Any]) -> dict[str, Any]:
     """Choose what travels with the model as `about.json`."""
-    about = {name: results[name] for name in ABOUT}
-    return about | {name: results["metrics"][name] for name in QUALITY}
+    known = results | results["metrics"]
+    return {name: known[name] for name in ABOUT}
 
 
 def summarise(results: dict[str, Any]) -> str:
@@ -123,4 +123,7 @@ def conclude(results: dict[str, Any], recognizer: Recognizer) -> str:
     verdict = f"The model reads {count - wrong:,} of {count:,} test images without a mistake."
     if recognizer.reads_badly:
         verdict = f"This model reads badly: {count - wrong:,} of {count:,} test images without a mistake."
-    return f"{verdict} It is in {recognizer.folder}; `python {recognizer.folder}/app.py` serves it."
+    serve = f"`python {recognizer.folder}/app.py` serves it"
+    if not (recognizer.folder / "app.py").exists():
+        serve = "copy it over the model in a copy of demo_app, whose app.py serves it"
+    return f"{verdict} It is in {recognizer.folder}; {serve}."

@@ -111,6 +111,8 @@ def main() -> None:
     options = {"log_output": True, "progress_bar": False, "kernel_manager_class": Kernel}
     try:
         book = papermill.execute_notebook(notebook, executed, parameters, cwd=ROOT, **options)
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on from here.")
     except DeadKernelError:
         sys.exit("The notebook's process died, perhaps for want of memory: see work/kernel.log.")
     except papermill.PapermillExecutionError as error:

@@ -1,0 +1,105 @@
+"""What lies in a folder, and which image a name means."""
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from pathlib import Path
+from urllib.parse import unquote
+
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "validation")
+
+
+def list_files(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """List the files below a folder, sorted, but none that is hidden.
+
+    Links are followed that end below the folder, or in the cache of Hugging Face that it is part of.
+
+    Returns:
+        The files; how many links and folders were left out, by what is the matter with them.
+    """
+    root = folder.resolve()
+    homes = [root, *(above / "blobs" for above in root.parents if above.name.startswith("datasets--"))]
+    files, left_out, folders, links, seen = [], Counter(), [folder], [], set()
+    while folders or links:  # links last: what they lead to has been seen by then, unless it is hidden
+        here = folders.pop() if folders else links.pop()
+        if (real := here.resolve()) in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = [entry for entry in os.scandir(here) if not entry.name.startswith((".", "__MACOSX"))]
+        except OSError:
+            left_out["folders that may not be read"] += 1
+            continue
+        for entry in entries:
+            path = here / entry.name
+            if not entry.is_symlink():
+                (folders if entry.is_dir() else files).append(path)
+            elif any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes):
+                (links if path.is_dir() else files).append(path)
+            else:
+                left_out["links that lead out of the folder"] += 1
+    return sorted(files), left_out
+
+
+def fold(text: str) -> str:
+    """Make names alike that differ in case, or in how accents are encoded."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def stem(name: str) -> str:
+    """Fold a file's name without its suffix."""
+    return fold(re.sub(r"\.[A-Za-z]\w{1,4}$", "", name))
+
+
+class Names:
+    """Finds images by the names that lists give them. A name is compared, never opened."""
+
+    def __init__(self, folder: Path, images: list[Path]) -> None:
+        self._folder = folder
+        self._images = {image.relative_to(folder).as_posix(): image for image in images}
+        self._by_end = defaultdict(list)  # by the last one, two and three parts of their paths
+        for path in self._images:
+            *above, name = map(fold, [folder.name, *path.split("/")])
+            for depth in range(min(3, len(above) + 1)):
+                self._by_end["/".join([*above[len(above) - depth :], stem(name)])].append(path)
+
+    def find(self, name: str, place: Path) -> Path | None:
+        """Find the image that a list in the folder `place` calls so, None where several are as likely.
+
+        That is the one with this path from there, or from a folder above; else the one whose path ends like
+        it, whatever case and suffix: so other machines' paths, and those with `..`, do, too.
+        """
+        if "?d=" in name or "://" in name:  # as Label Studio and the web name files
+            name = unquote(name.partition("?d=")[2] or name)
+        parts = [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        below = place.relative_to(self._folder).parts if place.is_relative_to(self._folder) else ()
+        for depth in range(len(below), -1, -1):
+            if image := self._images.get("/".join((*below[:depth], *parts))):
+                return image
+        for depth in range(min(2, len(parts) - 1), -1, -1):
+            *above, last = parts[len(parts) - 1 - depth :]
+            for end in (last, re.sub("^[0-9a-f]{8}-", "", last)):  # which Label Studio puts before uploads
+                keys = {"/".join([*map(fold, above), key]) for key in (stem(end), fold(end))}
+                found = [path for key in keys for path in self._by_end.get(key, ())]
+                fits = {
+                    path: (
+                        tuple(path.split("/")[: len(below)]) == below,
+                        fold(path).endswith(fold(end)),
+                        path.endswith(end),
+                    )
+                    for path in found
+                }
+                best = [path for path in found if fits[path] == max(fits.values())]
+                if best:
+                    return self._images[best[0]] if len(best) == 1 else None
+        return None
+
+
+def find_split(*parts: str) -> str:
+    """Find the split that is named in a path, "" if there is none or several; the last parts come first."""
+    for part in reversed(parts):
+        if found := {SPLITS[word] for word in re.findall("[a-z]+", part.casefold()) if word in SPLITS}:
+            return found.pop() if len(found) == 1 else ""
+    return ""
