@@ -290,11 +290,11 @@ def fill_once(folder: Path, target: Path, fill: Callable[[Path], object]) -> Non
 
 def hash_files(paths: list[Path]) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of what files hold."""
-    digests = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            digests.update(hashlib.file_digest(file, "sha256").digest())
-    return digests.hexdigest()[:16]
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()[:16]
 
 
 def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
