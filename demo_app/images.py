@@ -21,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 200_000_000  # of a file
 MAX_PIXELS = 25_000_000  # a photograph; with 4 bytes a pixel while it is decoded, 8 in a progressive JPEG
+MAX_SIDE = 65_535  # pixels; Pillow holds an address for each row, and a row is converted at once
 HUNGRY = ("WEBP", "TIFF")  # whose decoders hold 16 bytes a pixel; so does CMYK
 MAX_HUNGRY_PIXELS = 13_000_000
 MAX_SCANS_PIXELS = 1_000_000_000  # of a JPEG, which may go over its pixels again and again, a ms each
@@ -299,6 +300,8 @@ def _pixels(image: Image.Image, channels: int, orientation: int | None = None) -
     is_own = orientation is not None
     if not image.width * image.height:
         raise ImageError("The image has no pixels. Give one of at least 1x1.")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"The image has a side of more than {MAX_SIDE:,} pixels. Cut out the text.")
     is_hungry = image.format in HUNGRY or image.mode == "CMYK"
     limit = MAX_HUNGRY_PIXELS if is_hungry else MAX_PIXELS
     if image.width * image.height > limit:

@@ -3,13 +3,17 @@
 import contextlib
 import io
 import itertools
+import os
 import struct
+import tracemalloc
 import zlib
+from importlib.metadata import requires
 
 import images
 import numpy as np
 import pytest
-from PIL import Image
+from packaging.requirements import Requirement
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from runs import ROOT
 
 EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
@@ -144,9 +148,9 @@ BIG_TIFF = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, 1) + struct.pack("<HHQQ"
 
 
 PARTS = {
-    "PNG": (PNG[:33] + chunks(b"prVt", 60_000) + PNG[33:], "too long"),
-    "PNG behind its pixels": (PNG[:-12] + chunks(b"prVt", 60_000) + PNG[-12:], "too long"),
-    "JPEG": (JPEG[:2] + b"\xff\xfe\0\2" * 50_000 + JPEG[2:], "too long"),
+    "PNG": (PNG[:33] + chunks(b"prVt", 100_001) + PNG[33:], "too long"),
+    "PNG behind its pixels": (PNG[:-12] + chunks(b"prVt", 100_001) + PNG[-12:], "too long"),
+    "JPEG": (JPEG[:2] + b"\xff\xfe\0\2" * 100_001 + JPEG[2:], "too long"),
     "JPEG's layers": (JPEG[:-2] + LAYER * 60_000 + JPEG[-2:], "layers"),
     "TIFF": (TIFF, "200,000 parts"),
     "BigTIFF": (BIG_TIFF + bytes(800_000), "200,000 parts"),
@@ -187,17 +191,201 @@ class Stream:
 
 
 def test_ordinary_files_are_within_the_limits():
-    """A photograph with a film behind it, a BMP that is read byte by byte, a stream that can't go back."""
+    """A photograph with a film behind it, a stream that can't go back."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (1000, 1200, 3), np.uint8))
     file = io.BytesIO()
     image.save(file, "JPEG")
     photograph = file.getvalue() + rng.bytes(8_000_000)
     assert images.open_image(photograph).shape == (1000, 1200, 1)
-    width, height = 400, 300
-    row = b"".join(bytes([1, value]) for value in rng.integers(0, 256, width)) + b"\0\0"
-    pixels, palette = row * height + b"\0\1", bytes(range(256)) * 4
-    sizes = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(pixels), 0, 0, 256, 0)
-    bmp = b"BM" + struct.pack("<IHHI", 1078 + len(pixels), 0, 0, 1078) + sizes + palette + pixels
-    assert len(bmp) > 2 * images.MAX_PARTS and images.open_image(bmp).shape == (height, width, 1)
     assert images.open_image(Stream(photograph)).shape == (1000, 1200, 1)
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_a_run_length_encoded_bmp_is_refused(compression):
+    """Its escapes move the pen as often and as far as they like, and Pillow makes room for all of it."""
+    jumps = b"\0\2\0\xff" * 250 + b"\0\1"
+    bits = 8 if compression == 1 else 4
+    head = struct.pack("<IiiHHIIiiII", 40, 20_000, 600, 1, bits, compression, len(jumps), 0, 0, 2, 0)
+    data = b"BM" + struct.pack("<IHHI", 62 + len(jumps), 0, 0, 62) + head + bytes(8) + jumps
+    with pytest.raises(images.ImageError, match="run-length encoded"):
+        images.open_image(data)
+
+
+def directory(tags, block, is_big=False, at=None):
+    """Make a TIFF or EXIF of a directory; tags without a value claim the whole block behind it."""
+    word, length, room = ("Q", "Q", 8) if is_big else ("I", "H", 4)
+    at = at or 2 * room
+    place = at + struct.calcsize("<" + length) + len(tags) * (4 + 2 * room) + room
+    packed = [struct.pack(f"<HH{word}{word}", *tag[:3], tag[3] if len(tag) > 3 else place) for tag in tags]
+    head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, at) if is_big else struct.pack("<2sHI", b"II", 42, at)
+    return head + struct.pack("<" + length, len(tags)) + b"".join(packed) + bytes(room) + block
+
+
+def claims(size, count=2000):
+    return [(0x9000 + number, 7, size) for number in range(count)]
+
+
+def png_with(name, content):
+    return PNG[:33] + struct.pack(">I", len(content)) + name + content + crc(name + content) + PNG[33:]
+
+
+def crc(content):
+    return struct.pack(">I", zlib.crc32(content))
+
+
+def jpeg_with(*segments):
+    packed = b"".join(
+        b"\xff" + mark + struct.pack(">H", 2 + len(content)) + content for mark, content in segments
+    )
+    return SMALL_JPEG[:2] + packed + SMALL_JPEG[2:]
+
+
+SMALL_JPEG = encoded(Image.new("L", (20, 10)), "JPEG")
+GREY = [(256, 3, 1, 20), (257, 3, 1, 10), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
+GREY += [(278, 3, 1, 10), (279, 4, 1, 200)]
+CLAIMS = directory(claims(200_000), bytes(200_000))
+PROFILE = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n1\n" + CLAIMS.hex().encode())
+WIDE = [b"%d\0\1\0\0\0" % number + zlib.compress("\U0001f600".encode() + bytes(10**6)) for number in range(9)]
+FRAME = b"\x08\0\x0a\0\x14\1" + bytes(65_526)
+SWELLING = {
+    "PNG's EXIF": lambda: png_with(b"eXIf", CLAIMS),
+    "PNG's EXIF in a text": lambda: png_with(b"zTXt", PROFILE),
+    "PNG's texts": lambda: (
+        PNG[:33] + b"".join(png_with(b"iTXt", text)[33 : -len(PNG) + 33] for text in WIDE) + PNG[33:]
+    ),
+    "PNG's numbers": lambda: png_with(b"cHRM", bytes(1_000_000)),
+    "JPEG's EXIF": lambda: jpeg_with((b"\xe1", b"Exif\0\0" + directory(claims(36_000), bytes(36_000)))),
+    "JPEG's EXIF, in parts": lambda: jpeg_with(
+        *((b"\xe1", b"Exif\0\0" + CLAIMS[at : at + 60_000]) for at in range(0, len(CLAIMS), 60_000))
+    ),
+    "JPEG's pictures": lambda: jpeg_with((b"\xe2", b"MPF\0" + directory(claims(36_000), bytes(36_000)))),
+    "JPEG's frames": lambda: jpeg_with(*((b"\xc0", FRAME),) * 20),
+    "WebP's EXIF": lambda: encoded(Image.new("L", (20, 10)), "WEBP", exif=CLAIMS),
+    "TIFF": lambda: directory(GREY + claims(200_000), bytes(200_000)),
+    "BigTIFF": lambda: directory(GREY + claims(200_000), bytes(200_000), is_big=True),
+    "TIFF's rationals": lambda: directory([*GREY, (700, 5, 25_000)], bytes(200_000)),
+    "TIFF's EXIF": lambda: directory([*GREY, (34665, 4, 1, 134)], CLAIMS[8:]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
+@pytest.mark.parametrize("make", SWELLING.values(), ids=SWELLING)
+def test_metadata_that_swells_takes_no_memory(make):
+    """Tags that all claim one block, up to 400 MB; a number or an element as an object; text with 4 bytes a letter."""
+    data = make()
+    tracemalloc.start()
+    try:
+        assert images.open_image(data).shape == (10, 20, 1)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def tiles(width, height, tile, content=b""):
+    """Make a TIFF of deflated tiles, all of which are the block behind its directory."""
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1)]
+    return directory(
+        [*tags, (322, 4, 1, tile), (323, 4, 1, tile), (324, 4, 1, 134), (325, 4, 1, len(content))], content
+    )
+
+
+def overlapping(count):
+    """Make a TIFF of strips that are one and the same block."""
+    tags = [
+        (256, 4, 1, 20),
+        (257, 4, 1, count),
+        (258, 3, 1, 8),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (278, 4, 1, 1),
+    ]
+    place = 8 + 2 + 12 * 8 + 4
+    arrays = struct.pack(f"<{2 * count}I", *[place + 8 * count] * count, *[50_000] * count)
+    return directory(
+        [*tags, (273, 4, count, place), (279, 4, count, place + 4 * count)], arrays + bytes(50_000)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (tiles(10, 10, 30_000), "pixels"),
+        (tiles(65_000, 10, 3600), "pixels"),
+        (overlapping(100), "lie over each other"),
+        (encoded(Image.new("1", (65_536, 1))), "side"),
+    ],
+    ids=["a tile of 900 megapixels", "many tiles", "strips", "a row"],
+)
+def test_pixels_that_swell_are_refused(data, words):
+    """Decoders work on whole tiles, decode what strips share for each of them, and hold an address for each row."""
+    with pytest.raises(images.ImageError, match=words):
+        images.open_image(data)
+
+
+def reference(data):
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    return np.asarray(image.convert("L"))[:, :, None]
+
+
+GRADIENT = Image.fromarray(np.arange(40 * 20 * 3, dtype=np.uint32).astype(np.uint8).reshape(20, 40, 3))
+OTHERS = {"save_all": True, "append_images": [GRADIENT.rotate(180)]}
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+ORDINARY = [(form, {}) for form in images.FORMATS] + [
+    (form, OTHERS) for form in ("PNG", "GIF", "WEBP", "TIFF", "MPO")
+]
+ORDINARY += [
+    ("WEBP", {"lossless": True}),
+    ("WEBP", {"icc_profile": ICC}),
+    ("JPEG", {"icc_profile": ICC, "comment": b"a"}),
+]
+ORDINARY += [
+    ("TIFF", {"compression": way}) for way in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "lzma")
+]
+ORDINARY += [
+    ("TIFF", {"big_tiff": True}),
+    ("TIFF", {"icc_profile": ICC, "dpi": (300, 300)}),
+    ("JPEG", {"progressive": True}),
+]
+
+
+@pytest.mark.parametrize(("form", "options"), ORDINARY)
+def test_what_is_left_out_is_not_missed(form, options):
+    data = encoded(GRADIENT, form, **options)
+    difference = np.abs(images.open_image(data).astype(int) - reference(data))
+    assert difference.max() <= (0 if form not in ("JPEG", "MPO") else 3)  # a JPEG's grey is its own
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    xmp = b'<rdf:Description tiff:Orientation="%d"/>' % orientation
+    files = [encoded(GRADIENT, form, exif=exif) for form in ("PNG", "JPEG", "WEBP", "TIFF")]
+    files += [encoded(GRADIENT, form, exif=exif, **OTHERS) for form in ("PNG", "WEBP", "MPO")]
+    files += [encoded(GRADIENT, form, xmp=xmp) for form in ("JPEG", "WEBP")]
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n1\n{exif.tobytes().hex()}", zip=True)
+    files.append(encoded(GRADIENT, pnginfo=text))
+    files.append(encoded(GRADIENT, "TIFF", exif=exif, big_tiff=True))
+    for data in files:
+        difference = np.abs(images.open_image(data).astype(int) - reference(data))
+        assert difference.mean() < 1
+
+
+def test_only_files_are_read_and_not_endlessly(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(images.ImageError, match="not a file"):
+            images.open_image(path)
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    with pytest.raises(images.ImageError, match="more than 1,000 bytes"):
+        images.open_image(io.BytesIO(PNG + bytes(1000)))
+
+
+def test_gradio_still_holds_pillow_back():
+    """Pillow 12 gets no corrections once 13 is out; the app's bounds are what protects until gradio allows it."""
+    (pillow,) = [Requirement(line) for line in requires("gradio") if line.lower().startswith("pillow")]
+    assert not pillow.specifier.contains("13.0.0"), (
+        "gradio allows Pillow 13: allow it in demo_app/requirements.txt."
+    )

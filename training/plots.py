@@ -18,6 +18,7 @@ def show(figure: Figure, path: Path | None = None) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
+    figure.set_dpi(80)
     plt.show()
     plt.close(figure)
 

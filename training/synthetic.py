@@ -280,7 +280,8 @@ def images_like(
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(seed)
-        for row in rows.sample(count, replace=True, random_state=seed).itertuples():
+        some = rows.sample(count, replace=True, random_state=seed).itertuples()
+        for row in tqdm(some, "Drawing synthetic images", count, mininterval=5, delay=5):
             text = draw_text(row.label, characters, rng)
             while frames_needed(text) > shape.frames:
                 text = text[:-1]
