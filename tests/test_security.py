@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +27,14 @@ import httpx
 import limits
 import numpy as np
 import ocr
+import patches
 import pytest
+import uploads
 from gradio import processing_utils, route_utils, routes
-from runs import ROOT, serve
+from runs import ROOT, free_port, serve
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException
+from starlette.middleware import Middleware
 
 EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
 EXPORTED = [*ocr.describe_files(ROOT / "demo_app"), ocr.MANIFEST.as_posix()]
@@ -189,6 +196,20 @@ def test_the_app_says_at_its_start_which_file_is_wrong(folder):
     assert f"{folder / 'num_to_char'} is missing. Export the model again" in last
 
 
+@contextlib.contextmanager
+def few_open_files():
+    """A limit of 256 open files, which is the usual one on a Mac, for what is started meanwhile."""
+    if sys.platform == "win32":
+        yield
+        return
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """A running copy of the app: its address, its folder, where it keeps uploads, a client."""
@@ -199,10 +220,35 @@ def served(tmp_path_factory):
     scratch.mkdir()
     environment = {"TMPDIR": str(scratch), "GRADIO_SERVER_NAME": "0.0.0.0"}
     with contextlib.ExitStack() as stack:
-        address = stack.enter_context(serve(place / "app" / "app.py", place, **environment))
+        with few_open_files():
+            address = stack.enter_context(serve(place / "app" / "app.py", place, **environment))
         client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
         (scratch,) = scratch.glob("customocr_*")
         yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client, stop=stack.close)
+
+
+@pytest.fixture(scope="module")
+def near():
+    """An app in this process that soon gives up uploads and silent connections: its page and a client.
+
+    It reads many images where `go_on` is set.
+    """
+    go_on = threading.Event()
+
+    class Patient(ocr.Recognizer):
+        def read_each(self, images):
+            assert go_on.wait(60)
+            return super().read_each(images)
+
+    guards = {
+        "middleware": [Middleware(limits.Limits, upload_seconds=1)],
+        "lifespan": partial(patches.keep_house, seconds=0.5),
+    }
+    options = {"prevent_thread_lock": True, "quiet": True, "server_port": free_port()}
+    page = app.launch(Patient(), app_kwargs=guards, **options)
+    with httpx.Client(base_url=page.local_url, timeout=60) as client:
+        yield SimpleNamespace(page=page, port=page.server_port, client=client, go_on=go_on)
+    patches.stop(page)
 
 
 def upload(served, content=None, name="image.png"):
@@ -218,6 +264,8 @@ def predict(served, file, **options):
 def read_many(served, file):
     meta = {"meta": {"_type": "gradio.FileData"}}
     called = served.client.post("/gradio_api/call/read_many", json={"data": [[meta | file]]})
+    if called.status_code != 200:
+        return called.text
     return served.client.get(f"/gradio_api/call/read_many/{called.json()['event_id']}").text
 
 
@@ -331,9 +379,9 @@ def test_no_address_is_opened(served):
 
 def test_the_functions_that_are_replaced_in_gradio_are_those_that_open_addresses():
     """Another version of gradio may call them otherwise, or open addresses elsewhere."""
-    limits.prepare_gradio()
-    assert processing_utils.async_ssrf_protected_download is limits._refuse_download
-    assert routes.secure_url_stream_response is limits._refuse_stream
+    patches.prepare_gradio()
+    assert processing_utils.async_ssrf_protected_download is patches._refuse_download
+    assert routes.secure_url_stream_response is patches._refuse_stream
     for module, code in [
         (processing_utils, "async def async_ssrf_protected_download(url: str, cache_dir: str)"),
         (gradio.blocks, "await processing_utils.async_ssrf_protected_download("),
@@ -412,6 +460,8 @@ def test_requests_that_never_end_take_nobody_s_place(served):
 
 def test_what_requests_that_never_end_hold_in_memory_is_limited():
     parts = limits.MAX_BODY_BYTES // 1_000_000
+    app = SimpleNamespace(get_blocks=lambda: SimpleNamespace(root_path="", share=False))
+    scope = {"type": "http", "method": "POST", "headers": [], "app": app}
     clients = 2 * limits.MAX_HELD_BYTES // limits.MAX_BODY_BYTES
     read = []
 
@@ -434,7 +484,7 @@ def test_what_requests_that_never_end_hold_in_memory_is_limited():
         async def send(message):
             answers.append(message.get("status"))
 
-        await guard({"type": "http", "path": "/gradio_api/run/predict"}, receive, send)
+        await guard(scope | {"path": "/gradio_api/run/predict"}, receive, send)
 
     async def stall_together():
         async with anyio.create_task_group() as group:
@@ -443,9 +493,9 @@ def test_what_requests_that_never_end_hold_in_memory_is_limited():
 
     async def ask(size):
         async def receive():
-            return {"type": "http.request", "body": bytes(size), "more_body": False}
+            return {"type": "http.request", "body": b'{"data": []}'.ljust(size), "more_body": False}
 
-        await guard({"type": "http", "path": "/gradio_api/call/predict"}, receive, None)
+        await guard(scope | {"path": "/gradio_api/call/predict"}, receive, None)
 
     anyio.run(stall_together)
     assert answers.count(503) >= clients / 2 - 1 and answers.count(408) == clients - answers.count(503)
@@ -456,23 +506,310 @@ def test_what_requests_that_never_end_hold_in_memory_is_limited():
     assert len(read[0]) == 90_000 and guard.held == limits.MAX_HELD_BYTES
 
 
-def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served):
-    page = app.build(ocr.Recognizer())
-    every, age = page.delete_cache
-    assert every + age <= limits.KEEP_SECONDS == 3600
-    scratch = limits.prepare_gradio()
-    files = [scratch / "tmpabc", scratch / "readings_abc.csv", scratch / "0123" / "image.png"]
-    files[2].parent.mkdir()
+def call(*inputs, **others):
+    return json.dumps({"data": inputs} | others).encode()
+
+
+FILE = {
+    "path": "/tmp/a.png",
+    "url": "http://127.0.0.1/gradio_api/file=/tmp/a.png",
+    "orig_name": "a.png",
+    "size": 1,
+    "mime_type": None,
+    "is_stream": False,
+    "meta": {"_type": "gradio.FileData"},
+}
+IMAGE = {"url": "data:image/png;base64," + "A" * 4_900_000}
+SESSION = {"session_hash": "dhcfgucdhy9", "fn_index": 3, "trigger_id": 5}
+CALLS = {
+    "nothing": call(None, **SESSION),
+    "no input": call(event_data=[FILE] * 1000, **SESSION),
+    "example": call(0, **SESSION),
+    "image": call(FILE, **SESSION),
+    "large image": call(IMAGE),
+    "many": call([FILE] * 1000, **SESSION),
+}
+NO_CALLS = {
+    "numbers": call([1] * 240_000),
+    "many numbers": call([1] * 1_600_000),
+    "inputs": call(*[None] * 2),
+    "files": call([FILE] * 1001),
+    "files of the event": call(event_data=[FILE] * 1001),
+    "lists": call([[FILE]]),
+    "deep": b'{"data": ' + b"[" * 2_000_000,
+    "deep lists": b'{"data": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    "keys": call(dict.fromkeys(map(str, range(9)))),
+    "long path": call({"path": "a" * 4_000_000}),
+    "long name": call(FILE | {"orig_name": "a" * 5000}),
+    "long address": call({"url": "http://" + "a" * 5000}),
+    "path of many parts": call({"path": ["a" * 100] * 1000}),
+    "meta": call(FILE | {"meta": {"a" * 5000: 1}}),
+    "text": call("data:image/png;base64,AAAA"),
+    "session": call(FILE, session_hash="a" * 1001),
+    "event": call(FILE, event_data={"a": 1}),
+    "no data": b"{}",
+    "data": b'{"data": {}}',
+    "list": b"[]",
+    "number": b"1",
+    "long number": b'{"data": [' + b"9" * 1_000_000 + b"]}",
+    "no JSON": b"{",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("body", CALLS.values(), ids=CALLS)
+def test_what_the_page_and_clients_send_is_a_call(body):
+    assert limits.is_call(body, by_name=False)
+
+
+@pytest.mark.parametrize("body", NO_CALLS.values(), ids=NO_CALLS)
+def test_what_is_no_call_is_refused_before_gradio_looks_at_it(served, body):
+    log, start = (served.folder / "app.log").stat().st_size, time.monotonic()
+    for path in ("call/read_many", "run/predict", "queue/join"):
+        answer = served.client.post(f"/gradio_api/{path}", content=body)
+        assert (answer.status_code, answer.json()["error"]) == (400, limits.NO_CALL)
+    assert (served.folder / "app.log").stat().st_size == log and time.monotonic() - start < 1.5
+
+
+def test_calls_with_named_inputs_have_the_same_form(served):
+    """The page shows them for curl."""
+    path = upload(served).json()[0]
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = served.client.post("/gradio_api/call/v2/predict", json={"image": image}).json()["event_id"]
+    assert EXAMPLE.stem in served.client.get(f"/gradio_api/call/predict/{event}").text
+    for bad in ({"image": [1] * 1000}, {"image": {"path": "a" * 5000}}, {"a" * 5000: None}, {"a": 1, "b": 1}):
+        answer = served.client.post("/gradio_api/call/v2/predict", json=bad)
+        assert (answer.status_code, answer.json()["error"]) == (400, limits.NO_CALL)
+
+
+CLOSED = """
+GET /openapi.json|HEAD /openapi.json|GET /gradio_api/openapi.json|GET /svelte/{path:path}
+POST /login|GET /logout|GET /gradio_api/user|GET /gradio_api/login_check|GET /gradio_api/token
+GET /gradio_api/dev/reload|GET /gradio_api/runs|GET /gradio_api/deep_link|GET /pwa_icon|GET /pwa_icon/{size}
+GET /monitoring|GET /monitoring/summary|GET /monitoring/{key}|POST /gradio_api/process_recording
+GET /gradio_api/custom_component/{id}/{environment}/{type}/{file_name}|POST /gradio_api/component_server
+HEAD /gradio_api/proxy={url_path:path}|GET /gradio_api/proxy={url_path:path}|GET /gradio_api/file/{path:path}
+HEAD /gradio_api/file={path_or_url:path}|GET /gradio_api/queue/status|GET /gradio_api/theme.css
+POST /gradio_api/stream/{event_id}|POST /gradio_api/stream/{event_id}/close
+GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist.m3u8
+GET /gradio_api/stream/{session_hash}/{run}/{component_id}/{segment_id}.{ext}
+GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist-file
+GET /gradio_api/call/v2/{api_name}/{event_id}|POST /gradio_api/vibe-edit|POST /gradio_api/undo-vibe-edit
+GET /gradio_api/vibe-code|POST /gradio_api/vibe-code|POST /gradio_api/vibe-starter-queries
+"""
+
+
+def find_routes(routes):
+    for route in routes:
+        if inner := getattr(route, "original_router", None):
+            yield from find_routes(inner.routes)
+        else:
+            yield from (f"{method} {route.path.rstrip('/') or '/'}" for method in route.methods)
+
+
+def test_each_route_of_gradio_is_open_or_closed_by_decision(near):
+    """Another version of gradio may have others."""
+    found = set(find_routes(near.page.app.routes))
+    closed = {route for route in found if not limits.OPEN.fullmatch(re.sub(r"{\w+(:path)?}", "x", route))}
+    assert len(found) > 50 and closed == set(re.split(r"[\n|]", CLOSED.strip()))
+    connection = http.client.HTTPConnection("127.0.0.1", near.port, timeout=60)
+    for route in closed:
+        method, path = route.split(" ")
+        path = re.sub(r"{\w+(:path)?}", "1", path)
+        for form in (path, path + "/", path.replace("o", "%6f"), "/" + path):
+            connection.request(method, f"{form}?session_hash=a")
+            answer = connection.getresponse()
+            content = answer.read().decode()
+            assert answer.status == 404 and (method == "HEAD" or limits.CLOSED in content), form
+    connection.close()
+
+
+def test_a_session_keeps_no_images(near):
+    assert "state._update_value_in_config(" in inspect.getsource(gradio.blocks)
+    path = upload(near, EXAMPLE.read_bytes() + b" ").json()[0]  # it is no example
+    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
+    answer = near.client.post("/gradio_api/run/predict", json=body | {"session_hash": "known"})
+    assert answer.json()["data"][0]["text"] == EXAMPLE.stem
+    assert path not in str(list(near.page.state_holder["known"].components))
+
+
+def test_nobody_changes_the_address_that_others_are_told(near):
+    for headers in (
+        {"X-Forwarded-Host": "foreign"},
+        {"X-Gradio-Server": "http://foreign"},
+        {"Host": "foreign"},
+    ):
+        first = near.client.get("/gradio_api/info", headers=headers).text
+        assert ("foreign" in first) == ("Host" in headers)
+        for path in ("/gradio_api/info", "/gradio_api/info/?all_endpoints=true", "/config", "/"):
+            assert "foreign" not in near.client.get(path).text
+    assert near.client.get("/gradio_api/info").json()["named_endpoints"].keys() == {"/predict", "/read_many"}
+    near.page.root_path = "/below"  # there is a proxy
+    proxied = near.client.get("/gradio_api/info", headers={"X-Forwarded-Host": "foreign"}).text
+    near.page.root_path = ""
+    assert "http://foreign" in proxied
+
+
+def test_jobs_of_many_images_hold_up_no_single_ones(near):
+    jobs = [function for function in near.page.fns.values() if function.concurrency_id == patches.JOBS]
+    assert {function.name for function in jobs} == {"read_many", "show_many"}
+    assert all(function.concurrency_limit < limits.READERS for function in jobs)
+    file = {"path": upload(near).json()[0], "meta": {"_type": "gradio.FileData"}}
+
+    def put(**others):
+        body = {"data": [[file]]} | others
+        return near.client.post("/gradio_api/call/read_many", json=body).status_code
+
+    assert [put(session_hash="one") for _ in range(4)] == [200, 200, 503, 503]
+    assert [put() for _ in range(4)] == [200, 200, 503, 503]  # one address
+    assert [put(session_hash=f"{n}") for n in range(100)] == [200] * (patches.MAX_JOBS - 4) + [503] * 94
+    start = time.monotonic()
+    event = near.client.post("/gradio_api/call/predict", json={"data": [file]}).json()["event_id"]
+    assert EXAMPLE.stem in near.client.get(f"/gradio_api/call/predict/{event}").text
+    assert reads(near) and time.monotonic() - start < 5
+    near.go_on.set()
+    while put(session_hash="one") == 503:  # until those have been read
+        assert time.monotonic() - start < 20
+        time.sleep(0.1)
+
+
+def open_files():
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it lists no open files")
+def test_an_upload_takes_no_descriptors_and_little_memory():
+    def part(number, header=""):
+        disposition = f'Content-Disposition: form-data; name="files"; filename="{number}{"n" * 3000}.png"'
+        return f"--b\r\n{disposition}\r\nX-A: {'h' * 3000}{header}\r\n\r\n{number}".encode()
+
+    async def parse(parts):
+        async def stream():
+            for content in parts:
+                yield content + b"\r\n"
+            assert open_files() - before < 10
+            yield b"--b--\r\n"
+
+        before = open_files()
+        headers = Headers({"content-type": "multipart/form-data; boundary=b"})
+        options = {"upload_dir": patches.prepare_gradio().folder, "max_file_size": 1000}
+        form = await route_utils.GradioMultiPartParser(headers, stream(), **options).parse()
+        return form.getlist("files")
+
+    files = anyio.run(parse, [part(number) for number in range(200)])
+    assert [Path(file.file.name).read_text() for file in files] == [str(number) for number in range(200)]
+    assert max(len(file.filename) for file in files) < 300 and not any(file.headers for file in files)
     for file in files:
+        Path(file.file.name).unlink()
+    field = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    for bad in ([field, b"x" * 1000], [part(0), field]):
+        with pytest.raises(MultiPartException, match="files only"):
+            anyio.run(parse, bad)
+
+
+def test_a_field_that_is_no_file_is_refused_and_leaves_nothing(served):
+    before = files_below(served.scratch)
+    files = {"files": ("a.png", EXAMPLE.read_bytes()), "a": (None, b"x" * 1_000_000)}
+    answer = served.client.post("/gradio_api/upload", files=files)
+    assert answer.status_code == 400 and "files only" in answer.text and files_below(served.scratch) == before
+
+
+UPLOAD_HEAD = (
+    b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    b'--b\r\nContent-Disposition: form-data; name="files"; filename="slow.png"\r\n\r\nx'
+)
+
+
+def answer_of(connection):
+    """What comes until the other side closes, or within 10 seconds."""
+    connection.settimeout(10)
+    return b"".join(iter(lambda: connection.recv(1000), b""))
+
+
+def test_an_upload_must_come_in_time_and_makes_room_for_later_ones(near):
+    with contextlib.ExitStack() as stack:
+        stalled = []
+        for _ in range(limits.MAX_UPLOADS + 1):
+            stalled.append(stack.enter_context(socket.create_connection(("127.0.0.1", near.port))))
+            stalled[-1].sendall(UPLOAD_HEAD)
+            if len(stalled) == 1:
+                time.sleep(0.2)  # it is the first
+        start = time.monotonic()
+        assert b" 408 " in stalled[0].recv(1000) and time.monotonic() - start < 0.5
+        assert b"took too long" in answer_of(stalled[-1]) and time.monotonic() - start < 5
+
+
+def test_silent_connections_are_closed_and_others_are_not(near):
+    with contextlib.ExitStack() as stack:
+
+        def connect(sent):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", near.port)))
+            connection.sendall(sent)
+            return connection
+
+        head = b" HTTP/1.1\r\nHost: x\r\n"
+        silent = [connect(b"") for _ in range(20)] + [connect(b"GET /" + head)]
+        silent.append(connect(b"GET /robots.txt" + head + b"\r\nGET /robots.txt"))  # it is never asked whole
+        alive = connect(b"GET /gradio_api/heartbeat/a" + head + b"\r\n")
+        assert [answer_of(connection) == b"" for connection in silent[:-1]] == [True] * 21
+        assert b"User-agent" in answer_of(silent[-1])
+        alive.settimeout(1.5)
+        received = b""
+        with pytest.raises(TimeoutError):
+            while True:
+                received += alive.recv(1000) or pytest.fail("it was closed")
+        assert b"ALIVE" in received
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limit")
+def test_many_idle_connections_keep_nobody_out(served):
+    port = urlsplit(served.address).port
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):  # more than the 256 files that the app was started with
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert reads(served)
+
+
+def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served, tmp_path):
+    store = uploads.Store(tmp_path)
+    files = [tmp_path / "tmpabc", tmp_path / "readings_abc.csv", tmp_path / "0123" / "image.png"]
+    kept = tmp_path / "4567" / "example.png"
+    for file in [*files, kept]:
+        file.parent.mkdir(exist_ok=True)
         file.touch()
-    page.upload_file_set.add(str(files[2]))
-    route_utils.delete_files_created_by_app(page, age)
+    store.kept.add(str(kept))
+    store.clean()
     assert all(file.exists() for file in files)
-    route_utils.delete_files_created_by_app(page, -1)
-    assert not any(file.exists() for file in files)
+    for file in [*files, kept]:
+        os.utime(file, (0, time.time() - uploads.KEEP_SECONDS))
+    store.clean()
+    assert list(tmp_path.rglob("*")) == [kept.parent, kept]
+    assert uploads.KEEP_SECONDS + 2 * patches.IDLE_SECONDS < 3700
     read_many(served, {"path": upload(served).json()[0]})
     (table,) = served.scratch.glob("readings_*.csv")
     assert EXAMPLE.stem in table.read_text()
+
+
+def test_where_uploads_have_no_room_the_oldest_go_first(near):
+    store = patches.prepare_gradio()
+    most, store.max_bytes = store.max_bytes, 1_000_000
+    store.clean(-1)
+
+    def put(size):
+        return near.client.post("/gradio_api/upload", files={"files": ("a.png", os.urandom(size))})
+
+    try:
+        paths = [Path(put(150_000).json()[0]) for _ in range(20)]
+        there = [path.exists() for path in paths]
+        assert there == sorted(there) and there[-3:] == [True] * 3
+        assert sum(path.stat().st_size for path in files_below(store.folder) - store.kept) < 1_000_000
+        answer = put(3_000_000)
+        assert (answer.status_code, answer.json()["error"]) == (507, limits.FULL)
+        assert Path(put(150_000).json()[0]).exists()
+    finally:
+        store.max_bytes = most
+        store.clean(-1)
 
 
 def test_a_model_that_is_exchanged_on_the_disk_changes_nothing_in_the_running_app(served):
@@ -488,8 +825,23 @@ def test_a_model_that_is_exchanged_on_the_disk_changes_nothing_in_the_running_ap
 
 
 def test_uploads_are_deleted_with_the_process(served):
-    """The last test: afterwards the app is gone."""
+    """The last test: afterwards the app is gone. Uploads go on to come meanwhile."""
     upload(served)
     assert files_below(served.scratch)
+
+    def go_on():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(UPLOAD_HEAD)
+            while not stopped.wait(0.01):
+                connection.sendall(UPLOAD_HEAD[UPLOAD_HEAD.index(b"--b") - 2 :])
+
+    port, stopped = urlsplit(served.address).port, threading.Event()
+    slow = [threading.Thread(target=go_on) for _ in range(3)]
+    for thread in slow:
+        thread.start()
+    time.sleep(0.5)
     served.stop()
+    stopped.set()
+    for thread in slow:
+        thread.join()
     assert not served.scratch.exists()
