@@ -9,7 +9,7 @@ demo: $(VENV)/demo
 
 # The quick tests; test-all adds those that prove rare faults, for minutes.
 test: $(VENV)/tests
-	$(BIN)/python -m pytest --cov -m "not slow"
+	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(VENV)/tests
 	$(BIN)/python -m pytest --cov --cov-fail-under=90

@@ -101,8 +101,11 @@ def prepare_gradio() -> Store:
 
 
 def limit_jobs(page: gr.Blocks) -> None:
-    """Let few events of the queue `JOBS` wait or run, and two of each visitor: one may just have ended."""
-    queue, visitors = page._queue, {}
+    """Let few events of the queue `JOBS` wait or run, and two of each visitor: one may just have ended.
+
+    As few results are kept that nobody fetches. One may have 10,000 rows.
+    """
+    queue, jobs = page._queue, {}  # visitor and session of each event
     push = queue.push
 
     async def push_job(
@@ -111,14 +114,21 @@ def limit_jobs(page: gr.Blocks) -> None:
         function = page.fns.get(body.fn_index)
         if function is None or function.concurrency_id != JOBS:
             return await push(body, request, username)
-        for event in visitors.keys() - queue.event_ids_to_events.keys():
-            del visitors[event]
+        for event, (_, session) in list(jobs.items()):
+            if event not in queue.pending_event_ids_session.get(session, ()):  # its result was fetched
+                del jobs[event]
+        running = [visitor for event, (visitor, _) in jobs.items() if event in queue.event_ids_to_events]
         visitor = body.session_hash or request.client.host
-        if len(visitors) >= MAX_JOBS or list(visitors.values()).count(visitor) >= 2:
+        if len(running) >= MAX_JOBS or running.count(visitor) >= 2:
             return False, BUSY_JOBS, "queue_full"
+        ended = [event for event in jobs if event not in queue.event_ids_to_events]
+        for event in ended[:-MAX_JOBS]:
+            _, session = jobs.pop(event)
+            queue.pending_messages_per_session.pop(session, None)
+            queue.pending_event_ids_session.pop(session, None)
         success, event, state = await push(body, request, username)
         if success:
-            visitors[event] = visitor
+            jobs[event] = visitor, body.session_hash
         return success, event, state
 
     queue.push = push_job

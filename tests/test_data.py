@@ -144,6 +144,7 @@ def make_large(path):
         file.truncate(1 << 40)  # a hole, which takes no room on the disk
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices in folders")
 def test_only_files_are_read(drawn, tmp_path):
     """Whatever else lies in a folder or is named by a list neither hangs nor fills the memory."""
@@ -169,6 +170,7 @@ def test_only_files_are_read(drawn, tmp_path):
     assert set(missing.values()) == {"no image has this name"} and len(missing) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices in folders")
 def test_no_other_list_archive_or_start_is_read(tmp_path):
     kinds = {

@@ -103,6 +103,7 @@ def test_every_architecture_is_exported_and_read_by_the_app(study, images, tmp_p
     check_export(study, images, tmp_path, architecture)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.input_shape. is undefined")  # any size will do, as the notebook needs
 def test_a_pretrained_network_is_exported_and_read_by_the_app(study, imagenet, images, tmp_path):
     model = check_export(study, images, tmp_path, "pretrained")

@@ -27,6 +27,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_run_shares_its_folder_with_no_other_process(tmp_path, monkeypatch):
     """And what a killed one leaves is no obstacle, and does not stay."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "demo_app")])}

@@ -673,6 +673,20 @@ def test_jobs_of_many_images_hold_up_no_single_ones(near):
         time.sleep(0.1)
 
 
+def test_few_results_are_kept_that_nobody_fetches(near):
+    near.go_on.set()
+    file, events = {"path": upload(near).json()[0], "meta": {"_type": "gradio.FileData"}}, []
+    for number in range(patches.MAX_JOBS + 3):
+        body = {"data": [[file]], "session_hash": f"gone {number}"}
+        events.append(near.client.post("/gradio_api/call/read_many", json=body).json()["event_id"])
+        start = time.monotonic()
+        while near.page._queue.event_ids_to_events:
+            assert time.monotonic() - start < 20
+            time.sleep(0.01)
+    assert {f"gone {number}" for number in range(2)}.isdisjoint(near.page._queue.pending_messages_per_session)
+    assert EXAMPLE.stem in near.client.get(f"/gradio_api/call/read_many/{events[-1]}").text
+
+
 def open_files():
     return len(list(Path("/dev/fd").iterdir()))
 
@@ -785,7 +799,7 @@ def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served, t
         os.utime(file, (0, time.time() - uploads.KEEP_SECONDS))
     store.clean()
     assert list(tmp_path.rglob("*")) == [kept.parent, kept]
-    assert uploads.KEEP_SECONDS + 2 * patches.IDLE_SECONDS < 3700
+    assert uploads.KEEP_SECONDS + 2 * patches.IDLE_SECONDS < 3600
     read_many(served, {"path": upload(served).json()[0]})
     (table,) = served.scratch.glob("readings_*.csv")
     assert EXAMPLE.stem in table.read_text()
