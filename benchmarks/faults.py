@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import runs
-from images import find_images
+from folders import find_images
 from ocr import Recognizer
 
 KILLS = ["at random"] * 10 + ["in a checkpoint"] * 5 + ["in the export"] * 5
@@ -80,7 +80,7 @@ def main() -> None:
         shutil.copytree(runs.run_folder("work") / name, FOLDER / "work" / name)
     for run in runs_that_ended():
         shutil.rmtree(run)
-    example = find_images(runs.ROOT / "demo_app" / "Examples")[0]
+    example = find_images(runs.ROOT / "demo_app" / "Examples")[0][0]
     kills = []
     for moment in KILLS:
         while not start_and_kill(moment, rng):

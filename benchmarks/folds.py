@@ -6,7 +6,8 @@ writes `folds.json` and `docs/images/folds.png`, which shows every misread image
 
 import matplotlib.pyplot as plt
 import runs
-from images import find_images, open_image
+from folders import find_images
+from images import open_image
 
 from training.evaluation import wilson_interval
 from training.fetching import fetch
@@ -42,7 +43,7 @@ def main() -> None:
     )
     if misread:
         folder, _ = fetch(runs.DATASET, runs.WORK / "data", seed=0)
-        paths = {path.name: path for path in find_images(folder)}
+        paths = {path.name: path for path in find_images(folder)[0]}
         titles = [f"{image['label']} read {image['text']} ({image['confidence']:.0%})" for image in misread]
         figure = draw_images([open_image(paths[image["file"]]) for image in misread], titles)
         figure.savefig(runs.ROOT / "docs" / "images" / "folds.png", dpi=120, bbox_inches="tight")

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import runs
-from images import find_images
+from folders import find_images
 from ocr import Recognizer
 from papermill.exceptions import PapermillExecutionError
 
@@ -60,7 +60,7 @@ def describe(results: dict[str, Any]) -> dict[str, Any]:
 def time_reading(folders: list[Path]) -> list[float]:
     """Measure the models in turns: milliseconds per image, median of five rounds over an app's examples."""
     recognizers = [Recognizer(folder) for folder in folders]
-    images = [path.read_bytes() for path in find_images(runs.ROOT / "demo_app" / "Examples")]
+    images = [path.read_bytes() for path in find_images(runs.ROOT / "demo_app" / "Examples")[0]]
     times = [[] for _ in folders]
     for _ in range(6):
         for recognizer, own in zip(recognizers, times, strict=True):

@@ -1,19 +1,15 @@
-"""The app over HTTP: start, latency for one client, images a second for 16, and 1,000 images in one call.
+"""The app over HTTP: start, latency for one client, images a second for 16, and 1,000 images in one request.
 
 `python benchmarks/serving.py` starts the shipped app on 127.0.0.1, three times in turns with a process that
-only imports its packages, reads its examples over plain HTTP, prints and writes `serving.json`. An image goes
-in its request as a data URL, or is uploaded by one request and read by another (`upload_`). A client names
-its session, as gradio's own clients do. They use urllib3, which is lean: server and clients share the cores.
+only imports its packages, reads its examples over plain HTTP, prints and writes `serving.json`. An image is
+the body of its request. The clients use urllib3, which is lean: server and clients share the cores.
 """
 
-import base64
 import io
-import json
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,50 +27,29 @@ CLIENTS, SECONDS = 16, 20
 
 def post(pool: urllib3.HTTPConnectionPool, path: str, **content: Any) -> Any:  # noqa: ANN401, JSON
     """Post to the app's API and return the answer."""
-    answer = pool.request("POST", f"/gradio_api/{path}", **content)
+    answer = pool.request("POST", path, **content)
     assert answer.status == 200, answer.data
     return answer.json()
 
 
-def upload(pool: urllib3.HTTPConnectionPool, name: str, content: bytes) -> dict:
-    """Upload a file and return what names it in calls."""
-    (path,) = post(pool, "upload", fields={"files": (name, content)})
-    return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-
-
-def inline(_: urllib3.HTTPConnectionPool, __: str, content: bytes) -> dict:
-    """Return what holds a file in a call itself."""
-    url = "data:;base64," + base64.b64encode(content).decode()
-    return {"url": url, "meta": {"_type": "gradio.FileData"}}
-
-
 def measure(address: str) -> dict[str, float]:
     """Measure the app at an address."""
-    files = [(path.name, path.read_bytes(), path.stem) for path in EXAMPLES]
+    files = [(path.read_bytes(), path.stem) for path in EXAMPLES]
     pool = urllib3.connection_from_url(address, maxsize=CLIENTS, timeout=120)
 
-    def work(give: Callable[..., dict], client: int, seconds: float) -> list[float]:
+    def work(seconds: float) -> list[float]:
         times, end = [], time.perf_counter() + seconds
         while (start := time.perf_counter()) < end:
-            name, content, text = files[len(times) % len(files)]
-            body = {"data": [give(pool, name, content)], "session_hash": f"client {client}"}
-            assert post(pool, "run/predict", json=body)["data"][0]["text"] == text
+            content, text = files[len(times) % len(files)]
+            assert post(pool, "/read", body=content)["text"] == text
             times.append(time.perf_counter() - start)
         return times
 
-    results = {"clients": CLIENTS}
-    for name, give in (("", inline), ("upload_", upload)):
-        work(give, 0, 3)
-        alone = work(give, 0, SECONDS / 2)
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            calls = [clients.submit(work, give, client, SECONDS) for client in range(CLIENTS)]
-        together = [seconds for call in calls for seconds in call.result()]
-        results |= {
-            f"{name}one_client_median_ms": 1000 * float(np.median(alone)),
-            f"{name}clients_images_per_second": len(together) / SECONDS,
-            f"{name}clients_median_ms": 1000 * float(np.median(together)),
-            f"{name}clients_99th_percentile_ms": 1000 * float(np.quantile(together, 0.99)),
-        }
+    work(3)
+    alone = work(SECONDS / 2)
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        calls = [clients.submit(work, SECONDS) for _ in range(CLIENTS)]
+    together = [seconds for call in calls for seconds in call.result()]
     rng = np.random.default_rng(0)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
@@ -84,13 +59,17 @@ def measure(address: str) -> dict[str, float]:
             Image.fromarray(render(text, rng)).save(page, "PNG")
             bundle.writestr(f"{number}_{text}.png", page.getvalue())
     start = time.perf_counter()
-    body = {"data": [[upload(pool, "thousand.zip", archive.getvalue())]]}
-    event = post(pool, "call/read_many", json=body)["event_id"]
-    events = pool.request("GET", f"/gradio_api/call/read_many/{event}").data.decode()
+    rows = post(pool, "/read_many", fields={"images": ("thousand.zip", archive.getvalue())})
     seconds = time.perf_counter() - start
-    table, _ = json.loads(events.partition("event: complete\ndata: ")[2].partition("\n")[0])
-    assert len(table["data"]) == 1000
-    return results | {"thousand_images_seconds": seconds}
+    assert len(rows) == 1000
+    return {
+        "clients": CLIENTS,
+        "one_client_median_ms": 1000 * float(np.median(alone)),
+        "clients_images_per_second": len(together) / SECONDS,
+        "clients_median_ms": 1000 * float(np.median(together)),
+        "clients_99th_percentile_ms": 1000 * float(np.quantile(together, 0.99)),
+        "thousand_images_seconds": seconds,
+    }
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ import tensorflow as tf
 import tutorial
 from decoding import decode
 from images import open_image
+from network import Shape
 from ocr import Recognizer
 from PIL import Image
 
-from training.data import Shape
 from training.synthetic import ALPHABET, draw_text, render
 
 

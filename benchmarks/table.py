@@ -206,26 +206,24 @@ def fuzz() -> str:
     content = load("fuzz")
     if not content:
         return "Not measured yet."
-    kinds = ("result", "ImageError", "ModelError", "DatasetError")
-    rows = [("thrown at", "inputs", "read", "refused with a sentence", "anything else")]
-    for target, outcomes in content["outcomes"].items():
-        allowed = [outcomes.get(kind, 0) for kind in kinds]
-        total = sum(outcomes.values())
-        counts = (total, allowed[0], sum(allowed[1:]), total - sum(allowed))
-        rows.append((target.replace("_", "\\_"), *(f"{count:,}" for count in counts)))
-    slowest, largest = content["slowest"], content["largest"]
-    rows += [
-        ("all", f"{content['inputs']:,}", "", "", f"{content['not_allowed']:,} outside the limits"),
-        ("slowest", f"{slowest['seconds']:.1f} s", slowest["case"], "", ""),
-        ("most memory", f"{largest['growth'] / 1e6:.0f} MB", largest["case"], "", ""),
+    rows = [
         (
-            "growth over all inputs after the bombs",
-            f"{content['growth_after_bombs'] / 1e6:.0f} MB",
-            "",
-            "",
-            "",
-        ),
+            "drawn",
+            "inputs",
+            "read",
+            "refused with a sentence",
+            "outside the limits",
+            "most time",
+            "most memory",
+        )
     ]
+    counts = ("inputs", "read", "refused", "outside")
+    kinds = content["kinds"]
+    every = {name: sum(kind[name] for kind in kinds.values()) for name in counts}
+    every |= {name: max(kind[name] for kind in kinds.values()) for name in ("seconds", "megabytes")}
+    for kind, row in (kinds | {"all": every}).items():
+        figures = [f"{row[name]:,}" for name in counts]
+        rows.append((kind, *figures, f"{row['seconds']:.1f} s", f"{row['megabytes']:.0f} MB"))
     return markdown(rows, content["machine"])
 
 

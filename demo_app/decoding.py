@@ -5,22 +5,24 @@ from 1 on, padded with `BLANK`.
 """
 
 import itertools
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
+from bidi.algorithm import get_display
 
 BLANK = 0  # the class for "no character here"
 BEAM_WIDTH = 16
+STAND_INS = {0x200C: "\U0001ee00", 0x200D: "\U0001ee01"}  # for joiners, which the algorithm leaves out
 UNUSUAL = 0.05  # weight of a text shorter or longer than all training labels: 5% are no match for 95%
-FRAMES = tf.TensorSpec([None, None, None], tf.float32)  # (batch, frames, classes)
 
 
 def decode(frames: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Find the label sequence of each image with the highest weighted probability.
 
     A sequence shorter or longer than all the training labels counts `UNUSUAL` times its probability. Where
-    the greedy sequence may not be the best, it is the best of those that `search` finds.
+    the greedy sequence may not be the best, it is the best of those that a beam search finds.
 
     Args:
         frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.
@@ -30,87 +32,127 @@ def decode(frames: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.n
         label_ids: int64 (batch, at most frames).
         confidence: float32 (batch,), probability of the sequence, 0 to 1: the sum over all its alignments.
     """
-    return search_unsure(frames, *(tensor.numpy() for tensor in decode_greedily(frames)), lengths)
-
-
-@tf.function(input_signature=[FRAMES], autograph=False)
-def decode_greedily(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find what the most probable path of each image spells; frames and results are those of `decode`."""
-    logits, logit_lengths = _time_first(frames)
-    (sparse,), _ = tf.nn.ctc_greedy_decoder(logits, logit_lengths, blank_index=BLANK)
-    label_ids = tf.sparse.to_dense(sparse, default_value=BLANK)
-    return label_ids, _probability(label_ids, logits, logit_lengths)
-
-
-def search_unsure(
-    frames: np.ndarray, label_ids: np.ndarray, confidence: np.ndarray, lengths: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Make the results of `decode` out of those of `decode_greedily`."""
+    label_ids, confidence = decode_greedily(frames)
     # All other sequences together have the rest of the probability.
     (unsure,) = np.nonzero(_weigh(label_ids, confidence, lengths) <= 1 - confidence)
-    if not unsure.size:
-        return label_ids, confidence
-    found, probability = search(frames[unsure])
-    best = np.arange(unsure.size), _weigh(found, probability, lengths).argmax(axis=1)
-    confidence = confidence.copy()
-    confidence[unsure] = probability[best]
-    label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
-    label_ids[unsure] = found[best]
+    if unsure.size:
+        label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
+        for row in unsure:
+            found, chances = search(frames[row])
+            weights = _weigh(found, chances, lengths)
+            best = weights.argmax()
+            if weights[best] > _weigh(label_ids[row], confidence[row], lengths):
+                label_ids[row], confidence[row] = found[best], chances[best]
     return label_ids, confidence
 
 
+def decode_greedily(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find what the most probable path of each image spells; frames and results are those of `decode`."""
+    path, starts = _best_path(frames)
+    positions = starts.cumsum(axis=1) - 1
+    label_ids = np.zeros((len(frames), positions[:, -1].max(initial=-1) + 1), np.int64)
+    rows, columns = np.nonzero(starts)
+    label_ids[rows, positions[rows, columns]] = path[rows, columns]
+    return label_ids, probability(frames, label_ids)
+
+
+def _best_path(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    path = frames.argmax(axis=2)
+    starts = path != BLANK
+    starts[:, 1:] &= path[:, 1:] != path[:, :-1]
+    return path, starts
+
+
+def probability(frames: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
+    """Sum the probabilities of all alignments of label sequences, with the forward variables of CTC.
+
+    Args:
+        frames: float32 (batch, frames, classes), softmax outputs; a batch of 1 serves all sequences.
+        label_ids: int64 (batch, max_length), padded with `BLANK`.
+
+    Returns:
+        float32 (batch,), 0 to 1.
+    """
+    count, length = label_ids.shape
+    states = np.full((count, 2 * length + 1), BLANK)  # a blank before, between and after the labels
+    states[:, 1::2] = label_ids
+    may_skip = (states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2])  # the blank between two labels
+    emitted = np.take_along_axis(frames.astype(np.float64), states[:, np.newaxis], axis=2)
+    forward = np.zeros_like(emitted[:, 0])
+    forward[:, :2] = emitted[:, 0, :2]
+    for frame in range(1, frames.shape[1]):
+        before = forward.copy()
+        forward[:, 1:] += before[:, :-1]
+        forward[:, 2:] += before[:, :-2] * may_skip
+        forward *= emitted[:, frame]
+    last = 2 * np.count_nonzero(label_ids != BLANK, axis=1)
+    rows = np.arange(count)
+    before_last = np.where(last > 0, forward[rows, last - 1], 0)
+    return np.minimum(forward[rows, last] + before_last, 1).astype(np.float32)
+
+
 def search(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find probable label sequences of any length with a beam search.
+    """Find probable label sequences of any length for one image.
+
+    Args:
+        frames: float32 (frames, classes), softmax outputs, class 0 the blank.
+
+    Returns:
+        label_ids: int64 (sequences, frames), at most `BEAM_WIDTH` sequences.
+        probability: float32 (sequences,), 0 to 1.
+    """
+    found = list(search_beam(frames, BEAM_WIDTH))
+    label_ids = np.array([[*ids, *[BLANK] * (len(frames) - len(ids))] for ids in found], np.int64)
+    return label_ids, probability(frames[np.newaxis], label_ids)
+
+
+def search_beam(
+    frames: np.ndarray, width: int, may_begin: Callable[[tuple[int, ...]], bool] | None = None
+) -> dict[tuple[int, ...], float]:
+    """Search the beam of the most probable label sequences.
 
     After Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
     Recurrent DNNs", 2014.
 
     Args:
-        frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.
+        frames: float32 (frames, classes), softmax outputs of one image, class 0 the blank.
+        width: Of the beam, in sequences.
+        may_begin: Tells whether a label sequence may go on; None lets all.
 
     Returns:
-        label_ids: int64 (batch, sequences, frames), `BEAM_WIDTH` sequences, fewer if there are no more.
-        probability: float32 (batch, sequences), 0 to 1.
+        Label sequences with their probabilities, which are comparable with each other only.
     """
-    # The decoder refuses to give more sequences than there are: of each length at least as many as there
-    # are characters; but if there is only one, blanks must stand between its repetitions.
-    _, count, classes = frames.shape
-    most = 1 + ((classes - 1) * count if classes > 2 else (count + 1) // 2)
-    label_ids, probability = _search(tf.constant(frames), min(BEAM_WIDTH, most))
-    return label_ids.numpy(), probability.numpy()
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _search(frames: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    logits, logit_lengths = _time_first(frames)
-    blank_last = tf.roll(logits, -1, axis=2)  # as the decoder wants it
-    found, _ = tf.nn.ctc_beam_search_decoder(blank_last, logit_lengths, BEAM_WIDTH, top_paths=count)
-    shape = tf.shape(frames, tf.int64)[:2]
-    dense = [
-        tf.sparse.to_dense(tf.sparse.reset_shape(sparse.with_values(sparse.values + 1), shape))
-        for sparse in found
-    ]
-    label_ids = tf.stack(dense, axis=1)
-    flat = tf.reshape(label_ids, [-1, shape[1]])
-    probability = _probability(flat, tf.repeat(logits, count, axis=1), tf.repeat(logit_lengths, count))
-    return label_ids, tf.reshape(probability, [-1, count])
-
-
-def _time_first(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    logits = tf.math.log(tf.maximum(tf.transpose(frames, [1, 0, 2]), 1e-12))
-    count, batch = tf.unstack(tf.shape(logits)[:2])
-    return logits, tf.fill([batch], count)
-
-
-def _probability(label_ids: tf.Tensor, logits: tf.Tensor, logit_lengths: tf.Tensor) -> tf.Tensor:
-    # The loss refuses empty sequences: they get any label, and the product of the blanks instead.
-    is_empty = tf.reduce_all(label_ids == BLANK, axis=1)
-    first = tf.one_hot(tf.zeros_like(logit_lengths), tf.shape(label_ids)[1] + 1, dtype=tf.int32)
-    filled = tf.pad(tf.cast(label_ids, tf.int32), [[0, 0], [0, 1]])
-    filled += first * tf.cast(is_empty, tf.int32)[:, None]
-    loss = tf.nn.ctc_loss(tf.sparse.from_dense(filled), logits, None, logit_lengths, blank_index=BLANK)
-    blanks = tf.reduce_sum(tf.nn.log_softmax(logits)[:, :, BLANK], axis=0)
-    return tf.minimum(tf.exp(tf.where(is_empty, blanks, -loss)), 1)
+    beam, blank, label = [()], np.ones(1), np.zeros(1)  # by whether the last frame is a blank, or a label
+    for row in frames.astype(np.float64):
+        either, last = blank + label, np.array([ids[-1] if ids else BLANK for ids in beam], int)
+        blank, again = either * row[BLANK], label * row[last]
+        grown = either[:, np.newaxis] * row
+        grown[np.arange(len(beam)), last] = (either - label) * row[last]  # a blank must stand between equals
+        grown[:, BLANK] = 0
+        place = {ids: number for number, ids in enumerate(beam)}
+        for number, ids in enumerate(beam):
+            if ids and (shorter := place.get(ids[:-1])) is not None:
+                again[number] += grown[shorter, ids[-1]]
+                grown[shorter, ids[-1]] = 0
+        total = np.concatenate([blank + again, grown.ravel()])
+        # All candidates in their order, or just the best ones.
+        best = min(width, len(total) - 1)
+        order = np.argsort(-total) if may_begin else np.argpartition(-total, best)[:width]
+        some, kept = [], []
+        for number in order[total[order] > 0].tolist():
+            parent, character = divmod(number - len(beam), len(row))
+            ids = beam[number] if number < len(beam) else (*beam[parent], character)
+            if not may_begin or may_begin(ids):
+                some.append(ids)
+                kept.append(number)
+                if len(some) == width:
+                    break
+        is_old = np.array(kept, int) < len(beam)
+        most = total[kept].max(initial=0) or 1  # or long products would vanish
+        label = np.where(is_old, np.concatenate([again, grown.ravel()])[kept], total[kept]) / most
+        blank = np.where(is_old, np.concatenate([blank, np.zeros(grown.size)])[kept], 0) / most
+        beam = some
+    return dict(zip(beam, (blank + label).tolist(), strict=True))
 
 
 def are_usual(label_ids: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
@@ -141,9 +183,7 @@ def align(frames: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
     Returns:
         int64 (batch, frames): which label, counted from 0, each frame gives; -1 where blank.
     """
-    path = frames.argmax(axis=2)
-    starts = path != BLANK
-    starts[:, 1:] &= path[:, 1:] != path[:, :-1]
+    path, starts = _best_path(frames)
     positions = np.where(path == BLANK, -1, starts.cumsum(axis=1) - 1)
     for row, ids in enumerate(label_ids):
         ids = ids[ids != BLANK]
@@ -175,6 +215,20 @@ def _viterbi(frames: np.ndarray, ids: np.ndarray) -> np.ndarray:
     for frame in range(len(frames) - 1, 0, -1):
         path[frame - 1] = path[frame] - moves[frame, path[frame]]
     return np.where(path % 2, path // 2, -1)
+
+
+def reorder(text: str) -> str:
+    """Put the characters of a line in the order in which they stand from left to right, or back.
+
+    After Unicode's bidirectional algorithm (UAX #9). A line runs as most of its letters do, so that nearly
+    every line that is turned twice is what it was.
+    """
+    classes = Counter(map(unicodedata.bidirectional, text))
+    leftwards = classes["R"] + classes["AL"]
+    if not leftwards:
+        return text
+    turned = get_display(text.translate(STAND_INS), base_dir="R" if leftwards >= classes["L"] else "L")
+    return turned.translate({ord(letter): joiner for joiner, letter in STAND_INS.items()})
 
 
 def frames_needed(label: str) -> int:

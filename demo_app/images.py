@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 200_000_000  # of a file
 MAX_PIXELS = 25_000_000  # a photograph; with 4 bytes a pixel while it is decoded, 8 in a progressive JPEG
 MAX_SIDE = 65_535  # pixels; Pillow holds an address for each row, and a row is converted at once
@@ -30,11 +30,17 @@ MAX_PARTS = 100_000  # of a file: its chunks or segments, its strips and their s
 SMALL_BYTES = 100_000  # of a file that opens in no time
 MAX_SECONDS = 1.5  # of the processor's time, to open an image
 STRIP_PIXELS = 1_000_000  # to convert at a time
+MAX_FRAME_PIXELS = 1_000_000  # of an animation whose blank frames are passed over
+MAX_FRAMES = 30
+MIN_CONTRAST = 2  # standard deviation of pixels, 0 to 127.5, below which an image is blank
+LIGHT = 200  # grey level from which on a letter is not seen on white
+MOST_INK, NEARLY_ALL = 0.7, 0.95  # shares: of an image that is letters, of these that is light
 
 # The parts of PNG, WebP and JPEG that an image is shown by; all others are metadata.
 PIXELS = {b"IDAT", b"VP8 ", b"VP8L", b"ANMF", b"\xda"}
+ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 FRAMES = {bytes([marker]) for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)}
-KEPT = PIXELS | FRAMES | {b"IHDR", b"PLTE", b"tRNS", b"IEND", b"VP8X", b"ALPH", b"ANIM"}
+KEPT = PIXELS | ANIMATION | FRAMES | {b"IHDR", b"PLTE", b"tRNS", b"IEND", b"VP8X", b"ALPH", b"ANIM"}
 KEPT |= {b"\xc4", b"\xcc", b"\xdb", b"\xdc", b"\xdd", b"\xe0", b"\xee"}
 SEGMENT = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xda-\xef\xfe])(..)", re.DOTALL)
 PROFILE = b"Raw profile type exif\0"  # how ImageMagick puts EXIF into a PNG
@@ -84,16 +90,19 @@ class _Tag(NamedTuple):
 
 
 def _read(source: str | os.PathLike[str] | BinaryIO) -> bytes:
+    size = 0
     with contextlib.ExitStack() as stack:
         if not hasattr(source, "read"):
-            mode = Path(source).stat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # pipes and devices may never end
+            if "\0" in os.fspath(source):
+                raise ImageError("A path can't hold a NUL character. Give the path of an image.")
+            status = Path(source).stat()
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # pipes may never end
                 raise ImageError(f"{source} is not a file. Give the path of an image.")
-            source = stack.enter_context(Path(source).open("rb"))
+            source, size = stack.enter_context(Path(source).open("rb")), status.st_size
         elif getattr(source, "seekable", lambda: False)():
             source.seek(0)
-        content = source.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
+        content = b"" if size > MAX_BYTES else source.read(MAX_BYTES + 1)
+    if max(size, len(content)) > MAX_BYTES:
         raise ImageError(f"The file has more than {MAX_BYTES:,} bytes. Scale the image down.")
     return content
 
@@ -102,7 +111,7 @@ def _strip(content: bytes) -> tuple[bytes, int]:
     """Leave out of a file what its image is not shown by: Pillow unpacks all of it, without a limit.
 
     Returns:
-        The file without metadata, further frames and further pages.
+        The file without metadata and further pages.
         The orientation by EXIF, or else by XMP: 1 to 8.
 
     Raises:
@@ -121,7 +130,7 @@ def _strip(content: bytes) -> tuple[bytes, int]:
     for number, (name, start, body, end) in enumerate(parts):
         if number == MAX_PARTS:
             raise _too_long()
-        if name in KEPT and not (name == b"ANMF" and has_pixels):
+        if name in KEPT:
             kept.append(memoryview(content)[start:end])
             has_pixels |= name in PIXELS
         elif name in (b"eXIf", b"EXIF") or content.startswith(b"Exif\0\0", body):
@@ -234,7 +243,10 @@ def _strip_tiff(content: bytes) -> bytes:
 
 
 def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
-    """Open an image as pixels: EXIF rotation applied, alpha laid on white, first frame only.
+    """Open an image as pixels, with its EXIF rotation applied.
+
+    What is transparent becomes white, or black where all that is seen is nearly white. Of an animation, the
+    first frame counts that is not blank.
 
     Args:
         source: Path, encoded bytes, binary file object, Pillow image, or uint8 array of shape
@@ -270,9 +282,10 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
     except PermissionError as error:
         raise ImageError(f"{source} may not be read. Check its permissions.") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            "This file is not an image that can be read. Use PNG, JPEG, GIF, BMP, WebP or TIFF."
-        ) from error
+        kind = (
+            "HEIC or AVIF, which is not read" if content[4:8] == b"ftyp" else "not an image that can be read"
+        )
+        raise ImageError(f"This file is {kind}. Save it as PNG, JPEG, GIF, BMP, WebP or TIFF.") from error
     except Image.DecompressionBombError as error:
         raise _too_large(MAX_PIXELS) from error
     except Exception as error:
@@ -318,8 +331,21 @@ def _pixels(image: Image.Image, channels: int, orientation: int | None = None) -
     if is_own:
         image.getexif()[ORIENTATION] = orientation
     image = ImageOps.exif_transpose(image, in_place=is_own) or image
-    is_deep = image.mode.startswith(("I", "F"))  # 16 and 32 bits: Pillow's own conversion clips them
-    if is_deep:
+    pixels = _convert(image, channels)
+    if is_own and orientation == 1 and pixels.size <= channels * MAX_FRAME_PIXELS:
+        end = time.thread_time() + MAX_SECONDS / 3
+        with contextlib.suppress(EOFError):  # after the last frame
+            for number in range(1, MAX_FRAMES * getattr(image, "is_animated", False)):
+                if pixels.std(axis=(0, 1)).max() >= MIN_CONTRAST or time.thread_time() > end:
+                    break
+                image.seek(number)
+                pixels = _convert(image, channels)
+    return pixels
+
+
+def _convert(image: Image.Image, channels: int) -> np.ndarray:
+    is_deep, paper = image.mode.startswith(("I", "F")), None
+    if is_deep:  # 16 and 32 bits: Pillow's own conversion clips them
         bounds = [(v.min(), v.max()) for v in (_deep_values(strip) for _, strip in _strips(image))]
         low, high = np.min(bounds), np.max(bounds)
     pixels = np.empty((image.height, image.width, channels), np.uint8)
@@ -329,11 +355,24 @@ def _pixels(image: Image.Image, channels: int, orientation: int | None = None) -
             strip = Image.fromarray(values.astype(np.uint8))
         elif image.has_transparency_data:
             strip = strip.convert("RGBA")
-            if strip.getchannel("A").getextrema()[0] < 255:  # or there is nothing to lay on white
-                strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+            if strip.getchannel("A").getextrema()[0] < 255:  # or there is nothing to lay on paper
+                paper = paper or _choose_paper(image)
+                strip = Image.alpha_composite(Image.new("RGBA", strip.size, paper), strip)
         values = np.asarray(strip.convert("L" if channels == 1 else "RGB"))
         pixels[top : top + len(values)] = values.reshape(*values.shape[:2], channels)
     return pixels
+
+
+def _choose_paper(image: Image.Image) -> str:
+    """Choose the colour on which what is not transparent is seen."""
+    seen = light = 0
+    for _, strip in _strips(image):
+        strip = strip.convert("RGBA")
+        alpha = np.asarray(strip.getchannel("A"), np.float32) / 255
+        seen += alpha.sum()
+        light += alpha[np.asarray(strip.convert("L")) > LIGHT].sum()
+    is_ink = 0 < seen < MOST_INK * image.width * image.height
+    return "black" if is_ink and light > NEARLY_ALL * seen else "white"
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -360,8 +399,19 @@ def _too_many(parts: int) -> ImageError:
     return ImageError(f"The image is stored in {parts:,} parts. Save or export it again.")
 
 
-def find_images(path: Path) -> list[Path]:
-    """List the images in a folder and the folders below it, sorted; a file is listed as it is."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+def has_two_lines(pixels: np.ndarray) -> bool:
+    """Tell whether ink lies in two bands, one above the other, with hardly any between them.
+
+    Args:
+        pixels: uint8 (height, width, channels).
+    """
+    height, width, _ = pixels.shape
+    inner = pixels[height // 12 : height - height // 12, width // 12 : width - width // 12]  # without a frame
+    some = inner[:: max(1, height // 200), :: max(1, width // 400)]
+    ink = some.std(axis=1, dtype=np.float32).max(axis=1)  # of each row
+    ink -= 0.8 * ink.min()
+    much = np.quantile(ink, 0.9)
+    edge = len(ink) * 3 // 10
+    cut = edge + int(ink[edge : len(ink) - edge].argmin())
+    bands = [np.count_nonzero(band > much / 2) / len(ink) for band in (ink[:cut], ink[cut:])]
+    return bool(much > 5 and ink[cut] < 0.15 * much and min(bands) > 0.18)

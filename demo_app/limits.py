@@ -7,6 +7,7 @@ import anyio
 import orjson
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
+from folders import MAX_FILE_BYTES
 from gradio import utils
 from gradio.data_classes import FileData
 from patches import prepare_gradio
@@ -16,10 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 READERS = 4  # single images that are open at once: one of 25 megapixels takes up to 300 MB
 MAX_WAITING = 100  # requests that wait for a reader; there are events on the page beside them
-MAX_BODY_BYTES = 5_000_000  # of a call: gradio holds it in memory
+MAX_BODY_BYTES = 5_000_000  # of a call of gradio's, which holds it in memory many times
 MAX_HELD_BYTES = 200_000_000  # of all those together
 SMALL_BODY_BYTES = 100_000  # which always get in; the most for what is neither a call nor an upload
 MAX_BODY_SECONDS = 60  # until such a request must be there
+MAX_TEXT = 4096  # characters
+MAX_INPUTS = 3  # of a call: an image, a pattern, an alphabet
 MAX_CALL_FILES = 1000  # that one call names: gradio looks at each while everybody waits
 MAX_UPLOAD_BYTES = 200_000_000  # of all files of one request
 MAX_UPLOAD_SECONDS = 600  # until an upload must be there
@@ -28,9 +31,10 @@ BUSY = "Too many images are waiting. Try again in a few seconds."
 CLOSED = "This app does not offer that."
 FULL = "There is no room for this upload. Try again later, or upload less at once."
 NO_CALL = f"This is no call of this app, or it names more than {MAX_CALL_FILES:,} files. Put many into a zip."
-# What the page and gradio's clients need. Every other route of gradio is closed.
+# What the API, the page and gradio's clients need. Every other route of gradio is closed.
 OPEN = re.compile(
-    r"(GET|HEAD) /"
+    r"\w+ /(read|read_many|health|model|openapi\.json)"  # of the API, which refuses wrong methods itself
+    r"|(GET|HEAD) /"
     r"|GET /(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets)/.+)"
     r"|GET /gradio_api/(info/?|app_id/?|startup-events|file=.+|upload_progress|heartbeat/[^/]+|queue/data)"
     r"|GET /gradio_api/call/[^/]+/[^/]+"
@@ -40,8 +44,9 @@ CALL = re.compile(r"POST /gradio_api/(queue/join|(run|api|call)/.+)")
 PROXY_HEADERS = {b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"}
 
 
-def _refusal(status: int, sentence: str) -> JSONResponse:
-    return JSONResponse({"error": sentence, "detail": sentence}, status)  # the page shows the detail
+def _refusal(status: int, sentence: str, path: str) -> JSONResponse:
+    is_page = path.startswith("/gradio_api/")  # it shows the detail
+    return JSONResponse({"error": sentence} | ({"detail": sentence} if is_page else {}), status)
 
 
 def _is_file(value: object) -> bool:
@@ -62,7 +67,7 @@ def _is_input(value: object) -> bool:
 
 
 def is_call(body: bytes | bytearray, by_name: bool) -> bool:
-    """Tell whether a body is a call of this app: of one input at most, files or none, and little beside it.
+    """Tell whether a body is a call of this app: of files and short texts, and little beside them.
 
     Gradio would look at anything else element by element, and write it to the log.
 
@@ -80,8 +85,13 @@ def is_call(body: bytes | bytearray, by_name: bool) -> bool:
         return False
     inputs, others = (list(call.values()), list(call)) if by_name else (call.pop("data", None), call)
     event = None if by_name else call.pop("event_data", None)
-    is_short = isinstance(inputs, list) and len(inputs) <= 1 and len(str(others)) <= 1000
-    return is_short and all(map(_is_input, [*inputs, event]))
+    is_short = isinstance(inputs, list) and len(inputs) <= MAX_INPUTS and len(str(others)) <= 1000
+    if not is_short:
+        return False
+    texts = inputs[1:]  # behind the image: a pattern, an alphabet
+    return all(map(_is_input, [*inputs[:1], event])) and all(
+        isinstance(text, str) and len(text) <= MAX_TEXT for text in texts
+    )
 
 
 class Limits:
@@ -122,7 +132,7 @@ class Limits:
             return
         path = get_route_path(scope)  # as gradio's router sees it
         if not OPEN.fullmatch(f"{scope['method']} {path}"):
-            await _refusal(404, CLOSED)(scope, receive, send)
+            await _refusal(404, CLOSED, path)(scope, receive, send)
             return
         page = scope["app"].get_blocks()
         if not (page.root_path or page.share or utils.get_space()):  # there is no proxy that sets them
@@ -131,13 +141,13 @@ class Limits:
         if path.startswith("/gradio_api/info"):
             # Asked for no page, gradio tells everybody the address by which it was first asked.
             scope = scope | {"query_string": scope["query_string"] + b"&page="}
-        take = self._take_upload if path == "/gradio_api/upload" else self._take_request
+        take = self._take_upload if path in ("/gradio_api/upload", "/read_many") else self._take_request
         await take(scope, receive, send, path)
 
     async def _take_request(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         calls = CALL.fullmatch(f"{scope['method']} {path}")
-        limit = MAX_BODY_BYTES if calls else SMALL_BODY_BYTES
-        is_image = bool(re.match(r"/gradio_api/(run|api)/", path))
+        limit = MAX_FILE_BYTES if path == "/read" else MAX_BODY_BYTES if calls else SMALL_BODY_BYTES
+        is_image = bool(re.match(r"/read$|/gradio_api/(run|api)/", path))
         # Only what has come whole counts: a slow client is not to hold up others.
         body, held, more = bytearray(), 0, True
         try:
@@ -160,7 +170,7 @@ class Limits:
                 raise HTTPException(503, BUSY)
         except HTTPException as error:
             self.held -= held
-            await _refusal(error.status_code, error.detail)(scope, receive, send)
+            await _refusal(error.status_code, error.detail, path)(scope, receive, send)
             return
         messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
         del body
@@ -175,7 +185,7 @@ class Limits:
             self.requests -= is_image
             self.held -= held
 
-    async def _take_upload(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
+    async def _take_upload(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         size = 0
 
         async def receive_part() -> Message:
@@ -203,12 +213,12 @@ class Limits:
                     first.cancel()
                 await self.app(scope, receive_part, send)
                 return
-            refusal = _refusal(408, "The upload took too long. Try again.")
+            refusal = _refusal(408, "The upload took too long. Try again.", path)
         except ClientDisconnect:
             return
         except OSError:  # the disk is full, or this upload was the oldest file
             await anyio.to_thread.run_sync(self.store.clean)
-            refusal = _refusal(507, FULL)
+            refusal = _refusal(507, FULL, path)
         finally:
             self.uploads.pop(coming, None)
         await refusal(scope, receive, send)

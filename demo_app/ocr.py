@@ -1,7 +1,7 @@
 """Read short text out of images with the network that `study.ipynb` exported into this folder.
 
 In Python: `Recognizer().read("image.png").text`.
-In a terminal: `python ocr.py FILE_OR_FOLDER... [--csv out.csv]`.
+In a terminal: `python ocr.py PATH... [--csv out.csv]`.
 """
 
 import argparse
@@ -16,18 +16,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported
-
 import numpy as np
-import tensorflow as tf
-from decoding import BLANK, align, are_usual, decode_greedily, search, search_unsure
-from images import SUFFIXES, ImageError, ImageSource, find_images, open_image
+from decoding import BLANK, align, are_usual, decode, reorder, search
+from folders import NotLookedAt, describe_kinds, find_images, open_path
+from formats import Format, FormatError
+from images import SUFFIXES, ImageError, ImageSource, open_image
+from network import ModelError, Shape, load_network
 from tqdm import tqdm
 
+COLUMNS = ["file", "text", "confidence", "sure", "error"]
 MAX_PICKLE_BYTES = 1_000_000
 # The opcodes of a pickled dict of texts and small numbers. None of them imports, calls, repeats or nests.
 PLAIN_OPCODES = set("\x80\x95}(\x8cXKMJ\x94su.")
@@ -39,6 +40,7 @@ ABOUT = {
     "date": str,
     "alphabet": str,
     "lengths": [int, int],  # of the shortest and of the longest training label, in characters
+    "shape": {"height": int, "width": int, "channels": int, "stretch": NUMBER, "lines": int},
     "split": {"train": int, "validation": int, "test": int},  # images
     "split_by": str,
     "threshold": NUMBER | None,  # confidence from which on readings are called sure; None: never
@@ -48,15 +50,11 @@ ABOUT = {
     "cer": NUMBER,
 }
 BAD = 0.5  # a model with a smaller exact match reads badly
+LEAST = 0.05  # probability among all texts that one which fits a format needs to be sure
 BATCH = 64  # images per call of the network, or fewer
 AHEAD = 128  # images to open before those of one size go to the network together
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
-COLUMNS = ["file", "text", "confidence", "sure", "error"]
-
-
-class ModelError(RuntimeError):
-    """Exported files that are missing, damaged or don't belong together."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,14 @@ class Character:
         confidence: Its highest softmax probability in the frames that gave it, 0 to 1.
         left: First column of those frames in the image as it was given, in pixels.
         right: Column after the last one, in pixels.
+        line: Of text: 0, or 1 for the lower one of two.
     """
 
     text: str
     confidence: float
     left: float
     right: float
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ class Reading:
 
     Attributes:
         text: The best text, see `decode`; empty where the network sees none.
-        confidence: Calibrated probability of that whole text, 0 to 1.
+        confidence: Calibrated probability of that whole text, 0 to 1; among those that fit a format, if
+            there was one.
         sure: Whether the text is as long as training labels were, and the confidence reaches the model's
             threshold: from it on, at least 99.9% of the readings of changed validation images were right.
-        characters: The characters of `text`, in its order.
+        characters: The characters of `text`, from left to right.
         frames: float32 (frames, classes), softmax outputs from left to right; class 0 is the blank.
     """
 
@@ -110,7 +111,8 @@ def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
         OSError: If a file can't be read.
     """
     found = {}
-    for path in sorted([folder / "char_to_num", folder / "num_to_char", *(folder / "ocr_model").rglob("*")]):
+    names = ("char_to_num", "num_to_char", "ocr_model.onnx")
+    for path in sorted([*map(folder.joinpath, names), *(folder / "ocr_model").rglob("*")]):
         name = path.relative_to(folder).as_posix()
         is_hidden = any(part.startswith(".") for part in name.split("/")) or path.name == "desktop.ini"
         if path.is_file() and path != folder / MANIFEST and not is_hidden:
@@ -122,6 +124,8 @@ def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
 
 def _check_files(folder: Path) -> dict[str, dict[str, int | str]]:
     try:
+        if not (folder / MANIFEST).is_file():  # a pipe might never end
+            raise FileNotFoundError("it is no file")
         expected = dict(json.loads((folder / MANIFEST).read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
@@ -175,7 +179,9 @@ class Recognizer:
     """Reads images with an exported model; safe to share between threads.
 
     Args:
-        folder: Holds `ocr_model`, `char_to_num` and `num_to_char`.
+        folder: Holds `ocr_model`, `char_to_num` and `num_to_char`, and may hold `ocr_model.onnx`.
+        runtime: "tensorflow" or "onnx"; None takes what the environment variable `RUNTIME` says, else
+            TensorFlow where it is installed.
 
     Raises:
         ModelError: If a file is missing or not as `MANIFEST` says, or they are not of one export, or
@@ -183,11 +189,15 @@ class Recognizer:
 
     Attributes:
         folder: Where the model really lies: `new_export` in that folder while an export is swapped in.
+        shape: Of the network's input.
         channels: Of the images that the network takes: 1 for grey, 3 for RGB.
+        frame_edges: `Shape.frame_edges`, with what it computed last.
         about: What the notebook wrote about the model, see `ABOUT`.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] = Path(__file__).parent) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] = Path(__file__).parent, runtime: str | None = None
+    ) -> None:
         self.folder = Path(folder)
         if (self.folder / "new_export").is_dir():  # an export that is being swapped in: whole and newer
             self.folder /= "new_export"
@@ -202,14 +212,11 @@ class Recognizer:
                     "Export the model again."
                 )
             self.about = _load_about(self.folder / "ocr_model" / "assets.extra" / "about.json")
-            self._model = tf.saved_model.load(self.folder / "ocr_model")
-            (images,) = self._model.signatures["serve"].structured_input_signature[1].values()
-            self.channels = images.shape[-1]
-            # One graph from pixels to labels saves a third of the time that one image takes.
-            serve = tf.function(self._serve_and_decode, input_signature=[images], autograph=False)
-            self._serve = serve.get_concrete_function()
+            self.shape = Shape(**self.about["shape"])
+            self.channels = self.shape.channels
+            self._serve = load_network(self.folder, self.shape, runtime)
             # The first call is slow, so it is made here.
-            classes = self._serve(tf.constant(255, tf.uint8, [1, 40, 120, self.channels]))[0].shape[-1]
+            classes = self._serve(np.full([1, 40, 120, self.channels], 255, np.uint8)).shape[-1]
             if describe_files(self.folder) != files:
                 raise ModelError(
                     f"The model in {self.folder} was exchanged while it was loaded. Start again."
@@ -220,7 +227,7 @@ class Recognizer:
             raise ModelError(
                 f"The model in {self.folder} can't be loaded ({error}). Export it again."
             ) from error
-        self._frame_edges = lru_cache(lambda height, width: self._model.columns(height, width).numpy())
+        self.frame_edges = lru_cache(self.shape.frame_edges)
         if set(range(1, classes)) != set(self._num_to_char):
             raise ModelError(
                 f"ocr_model in {self.folder} has {classes} classes, which are not the blank and the "
@@ -232,13 +239,19 @@ class Recognizer:
         """Whether the model misread most of its own test images."""
         return self.about["exact_match"] < BAD
 
-    def read(self, image: ImageSource) -> Reading:
+    def read(self, image: ImageSource, form: Format | None = None) -> Reading:
         """Read one image.
+
+        Args:
+            image: See `open_image`.
+            form: What the text is known to be. The best text that fits is read; where none is found, the
+                best of all. Neither is sure where what fits is hardly probable.
 
         Raises:
             ImageError: If it can't be opened, see `open_image`.
+            FormatError: If the pattern takes too long.
         """
-        return self._read_opened([open_image(image, self.channels)])[0]
+        return self._read_opened([open_image(image, self.channels)], form)[0]
 
     def read_batch(self, images: Iterable[ImageSource]) -> list[Reading]:
         """Read many images, of any sizes, in their order.
@@ -253,10 +266,12 @@ class Recognizer:
             readings.append(reading)
         return readings
 
-    def read_each(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Reading | ImageError]:
+    def read_each(
+        self, images: Iterable[ImageSource | ImageError], form: Format | None = None
+    ) -> Iterator[Reading | ImageError]:
         """Read many images, of any sizes, in their order; an error among them is passed on.
 
-        A thread reads some of them while the next ones are opened.
+        A thread reads some of them while the next ones are opened. The format is that of `read`.
 
         Yields:
             A reading, or the error where an image can't be opened.
@@ -264,7 +279,7 @@ class Recognizer:
         with ThreadPoolExecutor(1) as network:
             waiting = network.submit(list)
             for results in self._open_some(images):
-                readings = network.submit(self._read_some, results)
+                readings = network.submit(self._read_some, results, form)
                 yield from waiting.result()
                 waiting = readings
                 if sum(result.size for result in results if isinstance(result, np.ndarray)) > FEW_PIXELS:
@@ -288,8 +303,11 @@ class Recognizer:
                 results, pixels = [], 0
         yield results
 
-    def _read_some(self, results: list[np.ndarray | ImageError]) -> list[Reading | ImageError]:
-        readings = iter(self._read_opened([image for image in results if isinstance(image, np.ndarray)]))
+    def _read_some(
+        self, results: list[np.ndarray | ImageError], form: Format | None
+    ) -> list[Reading | ImageError]:
+        images = [image for image in results if isinstance(image, np.ndarray)]
+        readings = iter(self._read_opened(images, form))
         return [result if isinstance(result, ImageError) else next(readings) for result in results]
 
     def alternatives(self, reading: Reading, count: int = 3) -> list[tuple[str, float]]:
@@ -298,22 +316,18 @@ class Recognizer:
         Returns:
             At most `BEAM_WIDTH` texts with their probabilities, 0 to 1, the most probable one first.
         """
-        (label_ids,), (probability,) = search(reading.frames[np.newaxis])
+        label_ids, probability = search(reading.frames)
         order = np.argsort(-probability)[:count]
         return [(self._text(label_ids[row]), float(probability[row])) for row in order]
-
-    def frame_edges(self, height: int, width: int) -> np.ndarray:
-        """Return the columns, in pixels, at which frames begin and end in an image: float32 (frames + 1,)."""
-        return self._frame_edges(height, width)
 
     def name(self, number: int) -> str:
         """Return the character of a class, or "blank"."""
         return self._num_to_char.get(int(number), "blank")
 
-    def _text(self, label_ids: np.ndarray) -> str:
-        return "".join(self._num_to_char[int(number)] for number in label_ids if number != BLANK)
+    def _text(self, label_ids: Iterable[int]) -> str:
+        return reorder("".join(self._num_to_char[int(number)] for number in label_ids if number != BLANK))
 
-    def _read_opened(self, images: Sequence[np.ndarray]) -> list[Reading]:
+    def _read_opened(self, images: Sequence[np.ndarray], form: Format | None = None) -> list[Reading]:
         same_shape = defaultdict(list)  # the network takes images of one size at a time
         for position, image in enumerate(images):
             same_shape[image.shape].append(position)
@@ -323,32 +337,41 @@ class Recognizer:
             size = max(1, min(BATCH, BATCH_PIXELS // (height * width)))
             for start in range(0, len(positions), size):
                 chunk = positions[start : start + size]
-                batch = tf.constant(np.stack([images[p] for p in chunk]))
-                outputs = [tensor.numpy() for tensor in self._serve(batch)]
-                readings.update(zip(chunk, self._readings(*outputs, edges), strict=True))
+                frames = self._serve(np.stack([images[p] for p in chunk]))
+                readings.update(zip(chunk, self._readings(frames, edges, width, form), strict=True))
         return [readings[position] for position in range(len(images))]
 
-    def _serve_and_decode(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        frames = self._model.serve(images)
-        return frames, *decode_greedily(frames)
-
     def _readings(
-        self, frames: np.ndarray, label_ids: np.ndarray, confidences: np.ndarray, edges: np.ndarray
+        self, frames: np.ndarray, edges: np.ndarray, width: int, form: Format | None
     ) -> list[Reading]:
-        label_ids, confidences = search_unsure(frames, label_ids, confidences, self.about["lengths"])
-        usual = are_usual(label_ids, self.about["lengths"])
+        label_ids, confidences = decode(frames, self.about["lengths"])
+        fits = np.ones(len(frames), bool)
+        if form and not form.is_open:
+            label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
+            for row, some in enumerate(frames):
+                if found := form.read(some, self._num_to_char, self._text):
+                    best, confidences[row], plain = found
+                    fits[row] = plain >= LEAST  # or the format would make anything sure
+                    label_ids[row] = BLANK
+                    label_ids[row, : len(best)] = best
+                else:
+                    fits[row] = False
+        usual = are_usual(label_ids, self.about["lengths"]) & fits
         threshold = self.about["threshold"]
         readings = []
         for row, path in enumerate(align(frames, label_ids)):
             characters = []
             for position, number in enumerate(label_ids[row][label_ids[row] != BLANK]):
                 (own,) = np.nonzero(path == position)
+                left, right = edges[own[0]], edges[own[-1] + 1]
+                line = int(left // width)  # the columns of a second line go on where the first one ends
                 characters.append(
                     Character(
                         text=self._num_to_char[int(number)],
                         confidence=float(frames[row, own, number].max()),
-                        left=float(edges[own[0]]),
-                        right=float(edges[own[-1] + 1]),
+                        left=float(left - line * width),
+                        right=float(min(right - line * width, width)),
+                        line=line,
                     )
                 )
             confidence = float(confidences[row])
@@ -365,42 +388,98 @@ def as_row(name: str, reading: Reading | ImageError) -> list[str]:
     return [name, reading.text, f"{reading.confidence:.4f}", "yes" if reading.sure else "no", ""]
 
 
+def as_record(name: str, reading: Reading | ImageError) -> dict[str, object]:
+    """Make JSON's values of a reading, or of why there is none, with its characters from left to right."""
+    if isinstance(reading, ImageError):
+        return {"file": name, "text": None, "confidence": None, "sure": None, "error": str(reading)}
+    return {
+        "file": name,
+        "text": reading.text,
+        "confidence": reading.confidence,
+        "sure": reading.sure,
+        "characters": [asdict(character) for character in reading.characters],
+        "error": None,
+    }
+
+
+def open_paths(paths: list[str]) -> Iterator[tuple[str, ImageSource | ImageError]]:
+    """Give the images that the command line names, each with its name."""
+    for path in paths:
+        if path == "-":
+            yield path, sys.stdin.buffer
+            continue
+        files, others = find_images(Path(path))
+        if others:
+            print(f"Not looked at in {path}: {describe_kinds(others)}.", file=sys.stderr)
+        for file in files:
+            yield from open_path(file, str(file))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Read the text in images.")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="image, folder, zip archive, or - for an image on standard input",
+    )
+    here = Path(__file__).parent
+    parser.add_argument("--model", type=Path, default=here, metavar="FOLDER", help="of an export; this one")
+    parser.add_argument("--pattern", default="", metavar="REGEX", help="that the whole text fits")
+    parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may have")
+    parser.add_argument("--json", action="store_true", help="write a line of JSON for each image")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write {','.join(COLUMNS)}")
+    return parser.parse_args()
+
+
 def main() -> int:
     """Read the images named on the command line; return 1 if one could not be read, else 0."""
-    parser = argparse.ArgumentParser(description="Read the text in images.")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write file,text,confidence,sure,error")
-    arguments = parser.parse_args()
-    files = [file for path in arguments.paths for file in find_images(path)]
-    if not files:
-        parser.error(f"no {', '.join(SUFFIXES)} files in {', '.join(map(str, arguments.paths))}")
+    arguments = parse_arguments()
     try:
-        recognizer = Recognizer()
-    except ModelError as error:
-        parser.exit(1, f"{error}\n")
+        form = Format(arguments.pattern, arguments.alphabet)
+        recognizer = Recognizer(arguments.model)
+    except (FormatError, ModelError) as error:
+        sys.exit(str(error))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # for names and texts that a terminal can't show
-    failed = False
+    names, failed = [], False
+
+    def sources() -> Iterator[ImageSource | ImageError]:
+        for name, source in open_paths(arguments.paths):
+            names.append(name)
+            yield source
+
     with ExitStack() as stack:
-        rows = None
         if arguments.csv:
+            options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
             try:
-                options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
                 file = stack.enter_context(arguments.csv.open("w", **options))
-                rows = csv.writer(file, quoting=csv.QUOTE_ALL)
             except OSError as error:
-                parser.error(f"{arguments.csv} can't be written: {error.strerror}")
+                print(f"{arguments.csv} can't be written: {error.strerror}.", file=sys.stderr)
+                return 2
+            rows = csv.writer(file, quoting=csv.QUOTE_ALL)
             rows.writerow(COLUMNS)
-        pairs = zip(files, recognizer.read_each(files), strict=True)
-        for file, reading in stack.enter_context(tqdm(pairs, total=len(files), unit="image")):
-            row = as_row(str(file), reading)
-            if isinstance(reading, ImageError):
-                failed = True
-                tqdm.write(f"{file}: {reading}", file=sys.stderr)
-            else:
-                tqdm.write(f"{file}\t{row[1]}\t{row[2]}\tsure: {row[3]}")
-            if rows:
-                rows.writerow(row)
+        # Without a bar where it would be in the way: beside one reading, or in a file.
+        readings = tqdm(recognizer.read_each(sources(), form), unit="image", delay=1, disable=None)
+        stack.enter_context(readings)
+        try:
+            for number, reading in enumerate(readings):
+                row = as_row(names[number], reading)
+                failed |= isinstance(reading, ImageError) and not isinstance(reading, NotLookedAt)
+                if arguments.json:
+                    tqdm.write(json.dumps(as_record(names[number], reading)), file=sys.stdout)
+                elif isinstance(reading, ImageError):
+                    tqdm.write(f"{names[number]}: {reading}", file=sys.stderr)
+                else:
+                    tqdm.write(f"{row[0]}\t{row[1]}\t{row[2]}\tsure: {row[3]}")
+                if arguments.csv:
+                    rows.writerow(row)
+        except FormatError as error:  # its pattern takes too long
+            sys.exit(str(error))
+    if not names:
+        print(f"There are no {', '.join(SUFFIXES)} files in {', '.join(arguments.paths)}.", file=sys.stderr)
+        return 2
     return 1 if failed else 0
 
 

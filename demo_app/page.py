@@ -4,11 +4,30 @@ import base64
 import bisect
 import html
 import io
+import re
 
 import numpy as np
-from ocr import COLUMNS, Reading, Recognizer
+from decoding import BLANK
+from images import has_two_lines
+from network import lay_side_by_side
+from ocr import Reading, Recognizer
 from PIL import Image
 
+REPOSITORY = "ertugruldmr/CustomOCR"
+PURPOSE = "Reads one line of text in an image"
+LINKS = f"""[Code](https://github.com/{REPOSITORY}) ·
+[Notebook in Colab](https://colab.research.google.com/github/{REPOSITORY}/blob/main/study.ipynb) ·
+[Train your own](https://github.com/{REPOSITORY}/blob/main/docs/own_images.md)"""
+PREVIEW = {
+    "og:type": "website",
+    "og:title": "CustomOCR",
+    "og:description": f"{PURPOSE}, with a small network that you can train on your own images.",
+    "og:image": f"https://raw.githubusercontent.com/{REPOSITORY}/main/docs/images/demo.png",
+    "twitter:card": "summary_large_image",
+}
+SURE, UNSURE, UNREAD = "✓ Sure", "? Not sure", "– Not read"
+SHOWN_COLUMNS = ["file", "text or error", "confidence", "verdict"]
+CROP = "Crop the image to one line of text. If it is cropped, the model may not know images of this kind."
 STEPS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # of confidence; white is readable on each
 
 
@@ -24,23 +43,22 @@ def usual_length(about: dict) -> str:
     return f"{longest}" if shortest == longest else f"{shortest} to {longest}"
 
 
+def preview(page: str) -> str:
+    """Put `PREVIEW` into a page's HTML in place of what it says there."""
+    page = re.sub(r'<meta\s+(property|name)="(og|twitter):[^>]*>\s*', "", page)
+    tags = "".join(f'<meta property="{name}" content="{content}">' for name, content in PREVIEW.items())
+    return page.replace("</head>", f"{tags}</head>")
+
+
 def describe(recognizer: Recognizer) -> str:
-    """Say in Markdown what a model reads and how well."""
-    about = recognizer.about
-    alphabet = about["alphabet"]
-    shown = literal(alphabet) if len(alphabet) <= 80 else f"{len(alphabet):,}"
-    low, high = about["exact_match_interval"]
-    unseen = "which an earlier model may have seen" if about["start_from"] else "that it had never seen"
+    """Say in Markdown what the page does, and warn of a model that reads badly."""
     warning = (
         "**This model reads badly**, so do not rely on it. Train it again with more labelled images or more "
         "epochs.\n\n"
     )
     return (
-        f"{warning if recognizer.reads_badly else ''}"
-        f"Reads one line of {usual_length(about)} characters out of {shown}, "
-        f"in images like those of {literal(about['dataset'])}. Of {about['split']['test']:,} of these "
-        f"{unseen}, it read {about['exact_match']:.1%} without a mistake "
-        f"(95% interval {low:.1%} to {high:.1%}; {about['date']})."
+        f"{warning if recognizer.reads_badly else ''}{PURPOSE}: {usual_length(recognizer.about)} characters, "
+        f"in images of the kind that it was trained on. For other images, train your own model.\n\n{LINKS}"
     )
 
 
@@ -48,10 +66,11 @@ def tell_all(about: dict) -> str:
     """Make a Markdown table of what was written beside a model."""
     split, (low, high) = about["split"], about["exact_match_interval"]
     threshold = about["threshold"]
+    unseen = "which an earlier model may have seen" if about["start_from"] else "which it had never seen"
     rows = {
         "Trained on": f"{split['train']:,} labelled images of {literal(about['dataset'])}",
         "Chosen on": f"{split['validation']:,} others",
-        "Measured on": f"{split['test']:,} others, split by {about['split_by']}",
+        "Measured on": f"{split['test']:,} others, {unseen}, split by {about['split_by']}",
         "Read without a mistake": f"{about['exact_match']:.2%}, 95% interval {low:.1%} to {high:.1%}",
         "Character error rate": f"{about['cer']:.2%}",
         "Called sure": "never"
@@ -64,31 +83,55 @@ def tell_all(about: dict) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
-def judge(reading: Reading, recognizer: Recognizer) -> str:
-    """Say in Markdown how far a reading can be trusted; for an unsure one, what else it may be."""
+def verdict(text: str, is_sure: bool) -> str:
+    """Sum up a reading in an icon and a word."""
+    return SURE if is_sure else UNSURE if text else UNREAD
+
+
+def badge(reading: Reading | None) -> str:
+    """Make the verdict on a reading, None for an error, a badge in HTML."""
+    word = verdict(reading.text, reading.sure) if reading else UNREAD
+    kind = {SURE: "sure", UNSURE: "unsure", UNREAD: "unread"}[word]
+    share = "" if word == UNREAD else f"<small>{reading.confidence:.1%}</small>"
+    return f'<div class="badge {kind}">{word}{share}</div>'
+
+
+def advise(pixels: np.ndarray, recognizer: Recognizer) -> str:
+    """Say what to do about an image that isn't read with certainty."""
+    height, width = recognizer.shape.line_size(*pixels.shape[:2])
+    if height > width and recognizer.about["lengths"][1] > 1:
+        return "The image is taller than wide: turn it, or cut it up into lines."
+    if recognizer.shape.lines == 1 and has_two_lines(pixels):
+        return "The image seems to hold two lines of text: cut it up into lines."
+    return CROP
+
+
+def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_format: bool = False) -> str:
+    """Say in Markdown how far a reading can be trusted; for an unsure one, what else it may be.
+
+    Where the text had to fit a format, others are not looked for.
+    """
     about = recognizer.about
     if reading.sure:
         return (
-            f"**Sure**: {reading.confidence:.1%}. From {about['threshold']:.1%} on, at least 999 of 1,000 "
-            f"readings were right, measured on changed copies of {about['split']['validation']:,} images."
+            f"Of the readings with {about['threshold']:.1%} or more, at least 999 of 1,000 were right, "
+            f"measured on changed copies of {about['split']['validation']:,} images."
         )
-    reason = (
-        f"The model reads badly: only {about['exact_match']:.1%} of its test images without a mistake."
-        if recognizer.reads_badly
-        else "Is the image of the kind that the network was trained on?"
-    )
+    advice = advise(pixels, recognizer)
+    if recognizer.reads_badly:
+        advice += f" The model reads badly: it misread {1 - about['exact_match']:.1%} of its test images."
     if not reading.text:
-        return f"**No text is seen** here. {reason}"
-    others = "".join(
-        f"<li>{literal(text) if text else 'no text'} {probability:.1%}</li>"
-        for text, probability in recognizer.alternatives(reading)
+        return f"No text is seen here. {advice}"
+    if has_format:
+        return advice
+    shortest, longest = about["lengths"]
+    others = [(text, share) for text, share in recognizer.alternatives(reading) if text != reading.text]
+    items = "".join(
+        f"<li>{literal(text) if text else 'no text'} {share:.1%}"
+        f"{'' if shortest <= len(text) <= longest else ', of unusual length'}</li>"
+        for text, share in [(reading.text, reading.confidence), *others]
     )
-    return (
-        f"**Not sure**: {reading.confidence:.1%}. {reason} "
-        f"The most probable texts, of any length, are<ol>{others}</ol>Only a text of {usual_length(about)} "
-        "characters, like the training labels, is called sure; another one is read only where it is about "
-        "twenty times as probable."
-    )
+    return f"{advice}\n\nWhat it may be:<ol>{items}</ol>"
 
 
 def shade(reading: Reading) -> tuple[list[tuple[str, str]], dict[str, str]]:
@@ -99,45 +142,77 @@ def shade(reading: Reading) -> tuple[list[tuple[str, str]], dict[str, str]]:
 
 
 def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> str:
-    """Draw an image and, below it, the probability of each character in each frame, as SVG.
+    """Draw an image with a box around each character and, below it, the probability of each in each frame.
 
     Args:
         pixels: uint8 (height, width, channels).
         reading: Of that image.
         recognizer: What read it.
+
+    Returns:
+        HTML with SVG.
     """
+    edges = recognizer.frame_edges(*pixels.shape[:2])
+    if recognizer.shape.lines == 2:
+        pixels = lay_side_by_side(pixels[np.newaxis])[0]
     margin, width, row = 48, 360, 19  # small, so that the names can be read on a telephone
     scale = width / pixels.shape[1]
+    top = 24  # for the characters above their boxes
     height = min(max(round(pixels.shape[0] * scale), 20), width // 2)
     file = io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     picture.thumbnail((600, 600))
     picture.save(file, "PNG")
-    edges = margin + recognizer.frame_edges(*pixels.shape[:2]) * scale
-    likely = np.flatnonzero(reading.frames.max(axis=0) >= 0.05)
-    likely = sorted(likely[np.argsort(-reading.frames.max(axis=0)[likely])][:15])
     parts = [
-        f'<image x="{margin}" width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'<image x="{margin}" y="{top}" width="{width}" height="{height}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"/>'
     ]
-    for line, number in enumerate(likely):
-        top, name = height + 6 + row * line, html.escape(recognizer.name(number))
+    for part in reading.characters:
+        start = margin + part.line * width / 2
+        left, right = start + part.left * scale, start + part.right * scale
         parts.append(
-            f'<text x="{margin - 6}" y="{top + 14}" text-anchor="end" fill="currentColor" '
+            f'<rect class="box" x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{height}" '
+            'rx="2" fill="#6366f1" fill-opacity="0.15" stroke="#4f46e5" stroke-width="2"/>'
+            f'<text x="{(left + right) / 2:.1f}" y="16" text-anchor="middle" fill="currentColor" '
+            f'font-size="18">{html.escape(part.text)}</text>'
+        )
+    edges = margin + edges * scale
+    highest = reading.frames.max(axis=0)
+    likely = [number for number in np.argsort(-highest)[:15] if highest[number] >= 0.05]
+    # In the order of the text; then what is not in it, which is found at -1; then the blank.
+    places = {number: reading.text.find(recognizer.name(number)) for number in likely}
+    likely.sort(key=lambda number: (number == BLANK, places[number] < 0, places[number]))
+    for line, number in enumerate(likely):
+        y, name = top + height + 6 + row * line, html.escape(recognizer.name(number))
+        parts.append(
+            f'<text class="name" x="{margin - 6}" y="{y + 14}" text-anchor="end" fill="currentColor" '
             f'font-size="14">{name}</text>'
         )
         for frame in np.flatnonzero(reading.frames[:, number] >= 0.01):
             chance, left, right = reading.frames[frame, number], edges[frame], edges[frame + 1]
             parts.append(
-                f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{row - 2}" '
+                f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="{row - 2}" '
                 f'fill="#6366f1" fill-opacity="{chance:.2f}"><title>{name}: {chance:.0%}</title></rect>'
             )
-    size = f"{margin + width} {height + 10 + row * len(likely)}"
+    size = f"{margin + width} {top + height + 10 + row * len(likely)}"
     label = "The image and, below it, where along its width each character was seen"
-    return f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return (
+        f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        "<p>The stronger the colour, the more probable a character is there. Blank: no character.</p>"
+    )
+
+
+def arrange(rows: list[list[str]]) -> list[list[str]]:
+    """Give rows of `COLUMNS` as those of `SHOWN_COLUMNS`: errors first, then what is not sure."""
+    ordered = sorted(rows, key=lambda row: ["", "no", "yes"].index(row[3]))
+    return [
+        [name, error or text or "no text", share if text else "", verdict(text, sure == "yes")]
+        for name, text, share, sure, error in ordered
+    ]
 
 
 def count(rows: list[list[str]]) -> str:
-    """Say in Markdown how many of the rows are sure, not sure, or errors."""
-    sure = [row[COLUMNS.index("sure")] for row in rows]
-    return f"**Done**: {sure.count('yes'):,} sure, {sure.count('no'):,} not sure, {sure.count(''):,} errors."
+    """Say in Markdown how many of the rows of `COLUMNS` have which verdict."""
+    words = [row[-1] for row in arrange(rows)]
+    shares = ", ".join(f"{words.count(word):,} {word[2:].lower()}" for word in (SURE, UNSURE, UNREAD))
+    return f"**Done**: {shares}."

@@ -21,7 +21,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from images import SUFFIXES, ImageError, find_images
+from folders import find_images
+from images import SUFFIXES, ImageError
 from ocr import ModelError, Recognizer
 from pyarrow.csv import ParseOptions, write_csv
 from pyarrow.dataset import CsvFileFormat, ParquetFileFormat, dataset
@@ -43,8 +44,8 @@ FORMATS = {  # how a part is read again, and how it is written
 }
 BLOCK = 512  # images per task: about half a second of a core, so that Ray's own work does not show
 PART_SECONDS = 10  # between part files: about what a killed command loses
-CODE = ("decoding.py", "images.py", "ocr.py", "read_many.py")
-MODEL = ("ocr_model", "char_to_num", "num_to_char", "new_export")
+CODE = ("decoding.py", "folders.py", "formats.py", "images.py", "ocr.py", "read_many.py", "network.py")
+MODEL = ("ocr_model", "ocr_model.onnx", "char_to_num", "num_to_char", "new_export")
 
 
 class SourceError(ValueError):
@@ -102,7 +103,7 @@ def list_images(sources: list[Path]) -> pa.Array | pa.ChunkedArray:
             lines = source.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
             paths += [Path(line) for line in lines if line]
         else:
-            paths += find_images(source)
+            paths += find_images(source)[0]
     # A name that is not UTF-8 is not found under its escaped form, and so gets a row with that error.
     escaped = [str(path.absolute()).encode("utf-8", "backslashreplace").decode() for path in paths]
     return pa.array(escaped, pa.string()).unique()

@@ -9,20 +9,18 @@ import re
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from images import SUFFIXES, ImageError
+from folders import open_path
+from images import ImageError
 from ocr import COLUMNS
 
 MAX_FILES = 10_000
 MAX_SECONDS = 300
-MAX_FILE_BYTES = 20_000_000
 MAX_STORED_BYTES = 2_000_000_000  # of all uploads on the disk
 ENTRY_BYTES = 10_000  # that a file may take on the disk beside its content
 KEEP_SECONDS = 3500  # that an upload stays at least: within an hour, it is deleted
-PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # Python unpacks the rest without a bound on memory
 NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
 DELETED = "Uploads are deleted after an hour. Upload it again."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
@@ -128,37 +126,10 @@ def open_files(
 
 def _open_all(paths: Iterable[str]) -> Iterator[tuple[str, str | bytes | ImageError]]:
     for path in map(Path, paths):
-        if not os.path.exists(path):  # noqa: PTH110, pathlib's raises for too long names
-            yield path.name, ImageError(DELETED)
-            continue
-        if path.suffix.lower() != ".zip":
-            yield path.name, str(path)
-            continue
-        is_empty = True
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
-                    if member.filename.lower().endswith(SUFFIXES) and "__MACOSX" not in member.filename:
-                        is_empty = False
-                        yield f"{path.name}/{member.filename}", _unpack(archive, member)
-        except Exception as error:  # noqa: BLE001, a damaged archive makes zipfile raise almost anything
-            yield path.name, ImageError(f"The archive can't be unpacked ({error}). Make it again.")
+        if os.path.exists(path):  # noqa: PTH110, pathlib's raises for too long names
+            yield from open_path(path, path.name)
         else:
-            if is_empty:
-                yield path.name, ImageError(f"The archive holds no images ({', '.join(SUFFIXES)}).")
-
-
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageError:
-    if member.compress_type not in PACKED:
-        return ImageError("It is packed in a rare way. Pack the archive as most programs do, with Deflate.")
-    try:
-        with archive.open(member) as file:
-            content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong
-    except Exception as error:  # noqa: BLE001, see above
-        return ImageError(f"It can't be unpacked ({error}). Make the archive again.")
-    if len(content) > MAX_FILE_BYTES:
-        return ImageError(f"It is larger than {MAX_FILE_BYTES // 1_000_000} MB. Scale it down.")
-    return content
+            yield path.name, ImageError(DELETED)
 
 
 def write_table(rows: list[list[str]], folder: Path) -> str:

@@ -22,6 +22,7 @@ ABOUT = {
     "date": "2026-01-01",
     "alphabet": "abc",
     "lengths": [2, 2],
+    "shape": {"height": 8, "width": 24, "channels": 1, "stretch": 1.0, "lines": 1},
     "split": {"train": 1, "validation": 1, "test": 1},
     "split_by": "image",
     "threshold": None,

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -25,8 +26,9 @@ import ocr
 import page
 import pytest
 import uploads
+from api import ADDRESS
 from gradio_client import Client, handle_file
-from images import ImageError
+from images import ImageError, open_image
 from PIL import Image
 from runs import ROOT, free_port, running
 from starlette.middleware import Middleware
@@ -41,30 +43,26 @@ def recognizer():
     return ocr.Recognizer()
 
 
-def test_the_readme_s_api_lines_run_as_they_stand(tmp_path):
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 7860)) == 0 or not shutil.which("curl"):
-            pytest.skip("port 7860 is taken, or there is no curl")
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+def test_the_readme_s_api_lines_run_as_they_stand(shipped_app, tmp_path):
     shutil.copy(EXAMPLE, tmp_path / "image.png")
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
-        archive.write(EXAMPLE, EXAMPLE.name)
+        archive.write(EXAMPLE, "image.png")
     readme = (ROOT / "readme.md").read_text(encoding="utf-8").partition("**Over HTTP**")[2]
-    python, shell = re.findall(r"  ```(?:python|bash)\n(.*?)  ```", readme, re.DOTALL)[:2]
-    python = re.sub("^  ", "", python, flags=re.MULTILINE) + "print(table)\n"
-    command = [sys.executable, str(ROOT / "demo_app" / "app.py")]
-    with running(command, 7860, tmp_path / "app.log", cwd=tmp_path):
-        one = subprocess.run([sys.executable, "-c", python], cwd=tmp_path, capture_output=True, text=True)
-        other = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True)
-    assert one.returncode == 0, one.stderr
-    assert one.stdout.count(EXAMPLE.stem) == 4  # the answer, and in the table two texts and the zip's file
-    assert one.stdout.count("yes") == 2 and "image.png" in one.stdout
-    answer = json.loads(other.stdout)["data"][0]
-    assert answer["text"] == EXAMPLE.stem and answer["sure"] is True
-    assert [part["text"] for part in answer["characters"]] == list(EXAMPLE.stem)
+    lines = re.search(r"  ```bash\n(.*?)  ```", readme, re.DOTALL)[1].strip().splitlines()
+    commands = [shlex.split(line.replace(ADDRESS, shipped_app.rstrip("/"))) for line in lines]
+    answers = [json.loads(subprocess.check_output(command, cwd=tmp_path)) for command in commands]
+    one, many = answers
+    assert one["text"] == EXAMPLE.stem and one["sure"] is True
+    assert [row["file"] for row in many] == ["image.png", "many.zip/image.png"]
+    assert {row["text"] for row in many} == {EXAMPLE.stem}
 
 
+@pytest.mark.parametrize(
+    "requirements", ["requirements-light.txt", pytest.param("requirements.txt", marks=pytest.mark.slow)]
+)
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="another user needs root")
-def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_path_factory):
+def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_path_factory, requirements):
     """In a new environment with nothing but its requirements, below a proxy's path."""
     other = {"user": 65534, "group": 65534, "extra_groups": []}
     try:
@@ -78,7 +76,7 @@ def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_pat
         copy = shutil.copytree(ROOT / "demo_app", folder / "copy", ignore=ignore)
         venv.create(folder / "venv", with_pip=True)
         python = folder / "venv" / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", copy / "requirements.txt"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", copy / requirements], check=True)
         for path in [copy, *copy.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         port = free_port()
@@ -173,14 +171,65 @@ def test_punctuation_is_shown_as_it_stands():
 
 @pytest.mark.parametrize("text", ["", "ab"])
 def test_a_model_that_reads_badly_takes_the_blame(recognizer, monkeypatch, text):
-    """Not the visitor's image."""
+    """Not the visitor's image alone."""
+    pixels = open_image(EXAMPLE)
     unsure = ocr.Reading(text, 0.1, False, (), recognizer.read(EXAMPLE).frames)
-    assert "reads badly" not in page.describe(recognizer) + page.judge(unsure, recognizer)
-    assert "Is the image of the kind" in page.judge(unsure, recognizer)
+    assert "badly" not in page.describe(recognizer) + page.judge(pixels, unsure, recognizer)
+    assert page.CROP in page.judge(pixels, unsure, recognizer)
     monkeypatch.setattr(recognizer, "about", recognizer.about | {"exact_match": 0.4})
     assert page.describe(recognizer).startswith("**This model reads badly**")
-    assert "reads badly: only 40.0% of its test images" in page.judge(unsure, recognizer)
-    assert "Is the image of the kind" not in page.judge(unsure, recognizer)
+    assert "reads badly: it misread 60.0% of its test images" in page.judge(pixels, unsure, recognizer)
+
+
+def test_the_list_of_an_unsure_reading_begins_with_the_text_shown(recognizer, monkeypatch):
+    """Even where a text of another length is more probable."""
+    others = [("b5d8", 0.16), ("bd5d8", 0.1), ("", 0.05)]
+    monkeypatch.setattr(recognizer, "alternatives", lambda _: others)
+    reading = ocr.Reading("bd5d8", 0.105, False, (), recognizer.read(EXAMPLE).frames)
+    words = page.judge(open_image(EXAMPLE), reading, recognizer)
+    assert re.findall("<li>(.*?)</li>", words) == [
+        "<code>bd5d8</code> 10.5%",
+        "<code>b5d8</code> 16.0%, of unusual length",
+        "no text 5.0%, of unusual length",
+    ]
+
+
+def test_advice_takes_the_place_of_the_usual_sentence(recognizer):
+    tall = np.full((200, 50, 1), 255, np.uint8)
+    words = page.judge(tall, recognizer.read(tall), recognizer)
+    assert "taller than wide" in words and page.CROP not in words
+
+
+def test_rows_to_look_at_come_first_and_the_others_stay_in_their_order():
+    rows = [
+        ["a", "k4mz", "0.9900", "yes", ""],
+        ["b", "k4", "0.2000", "no", ""],
+        ["c", "", "", "", "It is damaged."],
+        ["d", "", "0.9000", "no", ""],
+        ["e", "k4", "1.0000", "yes", ""],
+    ]
+    assert page.arrange(rows) == [
+        ["c", "It is damaged.", "", page.UNREAD],
+        ["b", "k4", "0.2000", page.UNSURE],
+        ["d", "no text", "", page.UNREAD],
+        ["a", "k4mz", "0.9900", page.SURE],
+        ["e", "k4", "1.0000", page.SURE],
+    ]
+    assert page.count(rows) == "**Done**: 2 sure, 1 not sure, 2 not read."
+
+
+def test_without_examples_the_page_begins_empty(recognizer, monkeypatch, tmp_path):
+    monkeypatch.setattr(recognizer, "folder", tmp_path)
+    blocks = app.build(recognizer).blocks.values()
+    parts = {part.elem_id: getattr(part, "value", None) for part in blocks}
+    assert parts["image"] is None and parts["text"] == "" and parts["verdict"] == uploads.NO_IMAGE
+
+
+def test_link_previews_show_the_page_s_own_title_sentence_and_picture(shipped_app):
+    found = re.findall(r'<meta property="(\S+)" content="([^"]*)"', httpx.get(shipped_app).text)
+    assert found == list(page.PREVIEW.items())
+    assert page.PREVIEW["og:image"].endswith("docs/images/demo.png")
+    assert (ROOT / "docs" / "images" / "demo.png").exists()
 
 
 def ask(address, image):
@@ -224,18 +273,20 @@ def test_what_uses_the_queue_can_not_go_past_it(shipped_app):
     assert answer.status_code == 404
 
 
-def test_requests_over_the_limit_are_told_to_come_back():
+def test_requests_over_the_limit_are_told_to_come_back(tmp_path):
     """Slow readers and a short queue: some of many are answered, the others are told so at once."""
     started, go_on = threading.Semaphore(0), threading.Event()
 
     class Slow(ocr.Recognizer):
-        def read(self, image):
+        def read(self, image, form=None):
             started.release()
             assert go_on.wait(60)
             raise ImageError("It was read.")
 
     few = {"middleware": [Middleware(limits.Limits, max_waiting=3)]}
-    served = app.launch(Slow(), prevent_thread_lock=True, quiet=True, server_port=free_port(), app_kwargs=few)
+    slow = Slow()
+    slow.folder = tmp_path  # without examples, which would be read at once
+    served = app.launch(slow, prevent_thread_lock=True, quiet=True, server_port=free_port(), app_kwargs=few)
     try:
         with ThreadPoolExecutor(20) as pool:
             image = {"url": f"data:;base64,{base64.b64encode(EXAMPLE.read_bytes()).decode()}"}

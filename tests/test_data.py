@@ -14,8 +14,6 @@ from PIL import Image
 from runs import ARCHIVE, ROOT
 
 from training.data import (
-    Shape,
-    check,
     choose_shape,
     digest,
     encode,
@@ -48,7 +46,7 @@ def test_scan_keeps_each_image_once_and_says_what_it_rejects(drawn, tmp_path):
     (folder / "notes.txt").write_text("not an image at all")
     Image.new("L", (60, 20), 7).save(folder / "blank.png")
     table, rejected, shape = scan(folder, "(.+)")
-    assert shape == (50, 200, 1, 1.0) and shape.frames == 50
+    assert shape == (50, 200, 1, 1.0, 1) and shape.frames == 50
     assert sorted(table["label"]) == sorted(p.stem for p in drawn.iterdir() if p != path)
     assert rejected["problem"].value_counts().to_dict() == {
         "copy of another file": 29,
@@ -223,44 +221,19 @@ def test_the_shape_follows_from_images_and_labels(size, label, expected):
     assert shape.frames >= 2.5 * frames_needed(label) - 1
 
 
-@pytest.mark.parametrize("stretch", [1.0, 2.5])
-@pytest.mark.parametrize("size", [(50, 200), (24, 72), (100, 100), (1, 1), (900, 20), (20, 4000)])
-def test_images_fit_into_the_shape_with_their_aspect(size, stretch):
-    shape = Shape(50, 200, 3, stretch)
-    fitted = shape.fitted_size(*size)
-    height, width = fitted.numpy()
-    assert fitted.dtype == "int32" and height <= 50 and width <= 200 and (height == 50 or width == 200)
-    if min(height, width) > 1:
-        assert width / height == pytest.approx(size[1] * stretch / size[0], rel=0.6 / min(height, width))
-    edges = shape.frame_edges(*size).numpy()
-    assert len(edges) == shape.frames + 1 and edges[0] == 0 and (np.diff(edges) >= 0).all()
-    assert edges[-1] == pytest.approx(size[1])
+def test_only_one_or_two_lines(drawn):
+    with pytest.raises(ValueError, match="LINES is 3"):
+        scan(drawn, "(.+)", lines=3)
+    assert scan(drawn, "(.+)", lines=2)[2].lines == 2
 
 
-def test_check_lists_what_may_be_wrong():
-    rejected = pd.DataFrame({"problem": ["no label"] * 4, "path": [f"x/{n}.png" for n in range(4)]})
-    rejected.loc[4] = ["unreadable", "x/y.png"]
-    rejected["detail"] = [""] * 4 + ["why"]
-    labels = {"train": ["ab", "ab"], "validation": ["ac"], "test": ["acd"]}
-    splits = {
-        name: pd.DataFrame({"label": part, "path": [f"{name}{n}.png" for n in range(len(part))]})
-        for name, part in labels.items()
-    }
-    for part in splits.values():
-        part[["height", "width"]] = 50, 200
-    splits["validation"]["width"] = 1000
-    shape = Shape(50, 200, 1, 1.0)
-    assert check(rejected, splits, shape).T.to_dict("list") == {
-        "no label": ["rejected", 4, "0.png, 1.png, 2.png"],
-        "'c' is in no training image": ["kept", 2, "validation0.png, test0.png"],
-        "'d' occurs only once": ["kept", 1, "test0.png"],
-        "so wide that few rows are left": ["kept", 1, "validation0.png"],
-        "unreadable": ["rejected", 1, "y.png (why)"],
-    }
-    splits = dict.fromkeys(splits, splits["train"])
-    assert check(rejected[:0], splits, shape).T.to_dict("list") == {
-        "nothing to complain about": ["kept", 6, "train0.png, train1.png, train0.png"]
-    }
+def test_labels_are_learnt_from_left_to_right_and_read_as_typed():
+    label = "אב 12"
+    char_to_num = {character: number for number, character in enumerate(sorted(set(label)), start=1)}
+    num_to_char = {number: character for character, number in char_to_num.items()}
+    ids = encode([label], char_to_num, 5)[0]
+    assert "".join(num_to_char[number] for number in ids) == "12 בא"
+    assert to_text(ids, num_to_char) == label
 
 
 def test_scan_stops_where_there_is_too_little(drawn, tmp_path):
@@ -361,5 +334,5 @@ def test_the_digest_tells_data_by_labels_images_and_order_alone():
 def test_the_real_archive_has_each_image_once(tmp_path):
     table, rejected, shape = scan(fetch(str(ARCHIVE), tmp_path, 0)[0], "(.+)")
     assert len(table) == 963 and set(rejected["problem"]) == {"copy of another file"}
-    assert shape == (50, 200, 1, 1.0)
+    assert shape == (50, 200, 1, 1.0, 1)
     assert "".join(sorted(set("".join(table["label"])))) == ALPHABET

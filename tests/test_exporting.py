@@ -1,5 +1,6 @@
 """Networks, what is exported of them, and the exchange of an old export for a new one."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,19 +8,21 @@ import app
 import keras
 import numpy as np
 import ocr
+import onnxruntime
 import pandas as pd
 import pytest
 import tensorflow as tf
 from images import open_image
+from network import Shape, prepare
 
 from training import exporting, networks
-from training.data import Shape
 from training.synthetic import ALPHABET, draw_dataset
 
 SHAPE = Shape(50, 200, 1, 1.0)
 ABOUT = {
     "alphabet": ALPHABET,
     "lengths": [5, 5],
+    "shape": SHAPE._asdict(),
     "threshold": None,
     "start_from": None,
     "dataset": "synthetic",
@@ -46,7 +49,7 @@ def network(study):
 
 def export(study, model, folder, shape=SHAPE, temperature=1.5, characters=ALPHABET):
     numbers = {character: number for number, character in enumerate(characters, start=1)}
-    about = ABOUT | {"alphabet": "".join(characters)}
+    about = ABOUT | {"alphabet": "".join(characters), "shape": shape._asdict()}
     exporting.export(model, study.preprocess, temperature, numbers, shape, about, folder)
     return folder
 
@@ -66,7 +69,11 @@ def test_the_export_reads_like_the_network_and_knows_no_cudnn(study, network, im
     expected = tf.nn.softmax(network.predict(study.preprocess(pixels, SHAPE), verbose=0) / 1.5)
     model = tf.saved_model.load(new / "ocr_model")
     np.testing.assert_allclose(model.serve(pixels), expected, atol=1e-4)
-    np.testing.assert_allclose(model.columns(50, 200), np.arange(0, 201, 4))
+    session = onnxruntime.InferenceSession(new / "ocr_model.onnx")
+    (light,) = session.run(None, {"image": prepare(pixels, SHAPE)})
+    np.testing.assert_allclose(light, expected, atol=1e-4)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["alphabet"]) == ALPHABET and json.loads(facts["shape"])["width"] == 200
     assert b"Cudnn" not in (new / "ocr_model" / "saved_model.pb").read_bytes()
     again = keras.models.load_model(new / "ocr_model" / "assets.extra" / "network.keras")
     for own, other in zip(network.get_weights(), again.get_weights(), strict=True):
@@ -190,7 +197,7 @@ def test_a_crash_while_swapping_leaves_one_whole_model(study, network, tmp_path,
         shutil.rmtree(folder / "unfinished_export", ignore_errors=True)
         exporting.swap_in(shutil.copytree(newest, folder / "unfinished_export"))
         assert alphabet(folder).startswith("34")
-        names = ["app.py", "char_to_num", "num_to_char", "ocr_model"]
+        names = ["app.py", "char_to_num", "num_to_char", "ocr_model", "ocr_model.onnx"]
         assert sorted(path.name for path in folder.iterdir()) == names
         step += 1
     assert step > 8

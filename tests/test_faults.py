@@ -9,13 +9,15 @@ from concurrent.futures import ProcessPoolExecutor
 import keras
 import pytest
 from machine import ABOUT, build, draw
+from network import Shape
 from ocr import Recognizer
 from runs import ROOT, notebook_functions
 
 from training import exporting, fitting
-from training.data import Shape
 from training.synthetic import ALPHABET
 
+SHAPE = Shape(50, 200, 1, 1.0)
+STROKES = ABOUT | {"shape": SHAPE._asdict()}
 FULL = r"(?i)no space|RESOURCE_EXHAUSTED|errno 28|unable to|failed"
 
 
@@ -42,7 +44,7 @@ def copy_app(folder):
     """Copy the shipped model."""
     app = folder / "app"
     shutil.copytree(ROOT / "demo_app" / "ocr_model", app / "ocr_model")
-    for name in ("char_to_num", "num_to_char"):
+    for name in ("char_to_num", "num_to_char", "ocr_model.onnx"):
         shutil.copy(ROOT / "demo_app" / name, app)
     return app
 
@@ -56,7 +58,7 @@ def export(app):
     new = app / "unfinished_export"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    exporting.export(network, keep, 1.0, numbers, Shape(50, 200, 1, 1.0), ABOUT, new)
+    exporting.export(network, keep, 1.0, numbers, SHAPE, STROKES, new)
     exporting.swap_in(new)
 
 
@@ -68,7 +70,7 @@ def keep(images, shape):
 
 def is_new(app):
     """Tell whether the app reads the exported model or the shipped one; one of them must be whole."""
-    return Recognizer(app).about == ABOUT
+    return Recognizer(app).about == STROKES
 
 
 @pytest.mark.parametrize("left", [0, 20_000, 60_000])
@@ -86,6 +88,7 @@ def test_a_full_disk_leaves_the_old_model(disk, left):
         "ocr_model",
         "char_to_num",
         "num_to_char",
+        "ocr_model.onnx",
     }
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from machine import ABOUT, build, draw
+from network import Shape
 
 from training import exporting, fitting
-from training.data import Shape
 from training.locking import hold
 
 

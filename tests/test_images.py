@@ -56,6 +56,44 @@ def test_transparency_is_white_and_rotation_is_applied():
     assert images.open_image(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif)).shape == (40, 20, 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_white_letters_on_nothing_are_laid_on_black(mode, channels):
+    clear = Image.new("RGBA", (60, 20), (255, 255, 255, 0))
+    clear.paste((250, 250, 250, 255), (10, 5, 30, 15))
+    opened = images.open_image(encoded(clear.convert(mode)), channels)
+    assert opened[10, 20].min() > 200 and opened[0, 0].max() == 0
+    clear.putpixel((12, 7), (0, 0, 0, 255))  # a speck
+    assert images.open_image(encoded(clear.convert(mode)), channels)[0, 0].max() == 0
+    clear.paste((0, 0, 0, 255), (12, 7, 20, 12))  # on paper of its own, however light that is
+    assert images.open_image(encoded(clear.convert(mode)), channels)[0, 0].min() > 200
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_an_animation_is_read_from_its_first_frame_that_is_not_blank(form):
+    frames = [Image.new("RGB", (60, 20), "white") for _ in range(4)]
+    frames[2].paste((0, 0, 0), (10, 5, 30, 15))
+    frames[3].paste((0, 0, 0), (40, 5, 50, 15))
+    frames[1].putpixel((0, 0), (254, 254, 254))  # or Pillow would leave it out
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=50)
+    opened = images.open_image(data)
+    assert opened[10, 20] < 50 and opened[10, 45] > 200
+    blank = encoded(frames[0], form, save_all=True, append_images=frames[1:2], duration=50)
+    assert images.open_image(blank).min() > 250
+
+
+def test_two_lines_are_noticed():
+    line = np.full((50, 200, 1), 255, np.uint8)
+    line[15:35, 20:180:9] = 0
+    assert not images.has_two_lines(line)
+    two = np.concatenate([line, line])
+    assert images.has_two_lines(two)
+    two[:2] = two[-2:] = two[:, :2] = two[:, -2:] = 0  # in a frame, as on a plate
+    assert images.has_two_lines(two)
+    assert not any(images.has_two_lines(images.open_image(path)) for path in EXAMPLES)
+    assert not images.has_two_lines(np.zeros((1, 1, 1), np.uint8))
+
+
 PNG = encoded(Image.new("L", (20, 10)))
 
 
@@ -76,6 +114,9 @@ PNG = encoded(Image.new("L", (20, 10)))
         (Image.new("1", (8000, 8000)), "pixels"),
         (str(EXAMPLES[0] / "below.png"), "no file"),
         ("a" * 5000, "name too long"),
+        ("a\0b.png", "NUL"),
+        (b"\0\0\0\x18ftypheic" + bytes(16), "HEIC"),
+        (b"\0\0\0\x18ftypavif" + bytes(16), "AVIF"),
         (Image.new("RGB", (7, 0)), "no pixels"),
         (Image.new("RGB", (0, 7)), "no pixels"),
         (encoded(Image.new("1", (20000, 20000))), "pixels"),
@@ -362,6 +403,10 @@ def test_only_files_are_read_and_not_endlessly(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MAX_BYTES", 1000)
     with pytest.raises(images.ImageError, match="more than 1,000 bytes"):
         images.open_image(io.BytesIO(PNG + bytes(1000)))
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2000)
+    with pytest.raises(images.ImageError, match="more than 1,000 bytes"):
+        images.open_image(tmp_path / "large.png")
 
 
 def test_gradio_still_holds_pillow_back():

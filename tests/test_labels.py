@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from folders import list_files
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from training.errors import DatasetError
-from training.files import Names, find_split, list_files
 from training.labels import find_labels
 from training.lists import READERS
+from training.names import Names, find_split
 
 PATTERN = "(.+)"
 
@@ -486,7 +487,7 @@ def test_labels_with_something_more_are_noted(tmp_path):
 def test_notes_tell_what_was_not_as_usual(tmp_path):
     rows = "0.png;é\n1.png;ü\nno.png;x\n"
     files = {
-        "labels.csv": f"filename;label\n{rows}".encode("cp1252"),
+        "labels.csv": f"sep=;\nfilename;label\n{rows}".encode("cp1252"),
         "gt.csv": "a",
         "a.heic": "",
         "b.HEIC": "",
@@ -494,12 +495,13 @@ def test_notes_tell_what_was_not_as_usual(tmp_path):
     labels, said = read(lay(tmp_path, images("0.png", "1.png") | files))
     assert labels == {"0.png": "é", "1.png": "ü"}
     assert said[1:] == [
-        "labels.csv isn't in UTF-8 and was read as cp1252: check letters with accents.",
+        "labels.csv isn't in UTF-8 and was read as cp1252: check letters with accents; it says in its first "
+        "line what separates columns, as Excel's files do.",
         "1 names in lists are no image's: no.png.",
         "gt.csv isn't used: it names no images.",
-        "Not looked at: 2 .heic, 1 .csv.",
+        "Not looked at: 2 .heic, 1 .csv (save HEIC and AVIF as JPEG to have them read).",
     ]
-    with pytest.raises(DatasetError, match=r"no images in .* \(2 .heic\)"):
+    with pytest.raises(DatasetError, match=r"no images in .* \(2 .heic \(save HEIC"):
         find_labels(lay(tmp_path / "x", {"a.heic": "", "b.HEIC": ""}), PATTERN, None)
 
 

@@ -1,12 +1,14 @@
 """The functions that live in the notebook, one by one."""
 
 import keras
+import network
 import numpy as np
 import pytest
 import tensorflow as tf
 from images import open_image
+from network import Shape
 
-from training.data import Shape, scan
+from training.data import scan
 from training.synthetic import ALPHABET, draw_dataset
 
 NUMBERS = {character: number for number, character in enumerate(ALPHABET, start=1)}
@@ -25,16 +27,21 @@ def test_preprocess_keeps_the_aspect_and_pads_with_the_mean(study, size, stretch
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
     prepared = study.preprocess(tf.constant(images), shape).numpy()
     assert prepared.shape == (2, 200, 50, 3) and prepared.dtype == np.float32
-    height, width = shape.fitted_size(*size).numpy()
+    height, width = shape.fitted_size(*size)
     assert height == 50 or width == 200
     if min(height, width) > 1:
         assert width / height == pytest.approx(size[1] * stretch / size[0], rel=0.6 / min(height, width))
     if min(size) > 1:
         np.testing.assert_allclose(prepared[:, :width, :height].mean(axis=(1, 2, 3)), 0, atol=1e-3)
     assert (prepared[:, width:] == 0).all() and (prepared[:, :, height:] == 0).all()
-    edges = shape.frame_edges(*size).numpy()
-    assert len(edges) == shape.frames + 1 and edges[0] == 0 and (np.diff(edges) >= 0).all()
-    assert edges[-1] == pytest.approx(size[1])
+    np.testing.assert_allclose(network.prepare(images, shape), prepared, atol=1e-3)
+
+
+def test_two_lines_are_prepared_alike_with_and_without_tensorflow(study):
+    images = np.random.default_rng(0).integers(0, 256, (3, 41, 60, 1)).astype(np.uint8)
+    shape = Shape(48, 212, 1, 1.0, 2)
+    prepared = study.preprocess(tf.constant(images), shape).numpy()
+    np.testing.assert_allclose(network.prepare(images, shape), prepared, atol=1e-3)
 
 
 def test_augmentation_changes_images_but_not_labels_or_readability(study, folder):

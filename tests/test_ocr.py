@@ -1,10 +1,12 @@
 """demo_app/ocr.py: reading one image and many, the command line."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +117,60 @@ def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path, monkeypa
     assert rows.pop("bad.png")["error"] and rows.pop(r"\udcff.png")["text"] == EXAMPLES[0].stem
     assert {name: row["text"] for name, row in rows.items()} == {p.name: p.stem for p in EXAMPLES}
     (tmp_path / "images" / "bad.png").unlink()
-    monkeypatch.setattr(sys, "argv", command[1:])
-    assert ocr.main() == 0
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "photo.heic").touch()
     monkeypatch.setattr(sys, "argv", ["ocr.py", "empty"])
-    with pytest.raises(SystemExit, match="2"):
-        ocr.main()
-    assert "no .png" in capsys.readouterr().err
+    assert ocr.main() == 2
+    said = capsys.readouterr().err
+    assert "Not looked at in empty: 1 .heic (save HEIC" in said and "There are no .png" in said
+    monkeypatch.setattr(sys, "argv", [*command[1:], "--csv", str(tmp_path)])
+    assert ocr.main() == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_the_command_line_reads_archives_and_standard_input_and_writes_json(tmp_path):
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.write(EXAMPLES[1], "below/one.png")
+        archive.writestr("notes.txt", "")
+    command = [
+        sys.executable,
+        ROOT / "demo_app" / "ocr.py",
+        "--json",
+        "--model",
+        ROOT / "demo_app",
+        "-",
+        "some.zip",
+    ]
+    done = subprocess.run(command, input=EXAMPLES[0].read_bytes(), capture_output=True, cwd=tmp_path)
+    first, second, third = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 0 and not done.stderr  # of TensorFlow, for example
+    assert (first["file"], first["text"], first["sure"], first["error"]) == (
+        "-",
+        EXAMPLES[0].stem,
+        True,
+        None,
+    )
+    assert [part["text"] for part in first["characters"]] == list(EXAMPLES[0].stem)
+    assert (second["file"], second["text"]) == ("some.zip/below/one.png", EXAMPLES[1].stem)
+    assert third == {
+        "file": "some.zip",
+        "text": None,
+        "confidence": None,
+        "sure": None,
+        "error": "Not looked at in this archive: 1 .txt.",
+    }
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), ([], 2)])
+def test_help_comes_without_tensorflow(words, code):
+    command = [sys.executable, "-X", "importtime", ROOT / "demo_app" / "ocr.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code and "tensorflow" not in done.stderr
+    assert "--model FOLDER" in (done.stdout or done.stderr)
+
+
+def test_a_manifest_that_is_a_pipe_is_refused(tmp_path):
+    (tmp_path / ocr.MANIFEST.parent).mkdir(parents=True)
+    os.mkfifo(tmp_path / ocr.MANIFEST)
+    with pytest.raises(ocr.ModelError, match=r"manifest\.json is missing or damaged \(it is no file\)"):
+        ocr.Recognizer(tmp_path)

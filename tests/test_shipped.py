@@ -8,7 +8,7 @@ import nbformat
 import ocr
 import pytest
 import yaml
-from images import find_images
+from folders import find_images
 from runs import ARCHIVE, ROOT
 from table import PAGES
 
@@ -24,7 +24,7 @@ def recognizer():
 
 
 def test_all_ten_examples_are_read_right(recognizer):
-    paths = find_images(ROOT / "demo_app" / "Examples")
+    paths, _ = find_images(ROOT / "demo_app" / "Examples")
     assert len(paths) == 10
     assert [reading.text for reading in recognizer.read_batch(paths)] == [path.stem for path in paths]
 
@@ -86,6 +86,36 @@ def test_the_space_s_front_matter_agrees_with_the_requirements():
     assert front["sdk"] == "gradio" and front["sdk_version"] == pinned[1]
     assert front["app_file"] == "app.py" and front["license"] == "apache-2.0"
     assert front["python_version"] in ("3.11", "3.12", "3.13")
+    picture = front["thumbnail"].partition("/main/")[2]
+    assert (ROOT / picture).exists() and front["suggested_hardware"] == "cpu-basic" and "ocr" in front["tags"]
+
+
+def test_the_light_requirements_are_those_of_the_app_but_for_what_runs_the_network():
+    light, heavy = (
+        {line for line in (ROOT / "demo_app" / name).read_text().splitlines() if line[0] != "#"}
+        for name in ("requirements-light.txt", "requirements.txt")
+    )
+    assert {re.match(r"[\w-]+", line)[0] for line in light - heavy} == {"onnxruntime"}
+    assert {re.match(r"[\w-]+", line)[0] for line in heavy - light} == {
+        "tensorflow-cpu",
+        "tensorflow",
+        "keras",
+    }
+
+
+def test_the_container_installs_the_requirements_and_starts_the_app():
+    folder = ROOT / "demo_app"
+    steps = [
+        line.split(" ", 1) for line in (folder / "Dockerfile").read_text().splitlines() if line[0] != "#"
+    ]
+    words = dict(steps)
+    assert re.fullmatch(r"python:3\.1[123]-slim", words["FROM"])
+    assert ["COPY", "requirements.txt ."] in steps and (folder / "requirements.txt").exists()
+    install = next(step for step in steps if "pip install" in step[1])
+    assert "-r requirements.txt" in install[1] and steps.index(install) < steps.index(["COPY", ". ."])
+    start = json.loads(words["CMD"])
+    assert start[0] == "python" and (folder / start[1]).exists()
+    assert words["EXPOSE"] == "7860" and words["ENV"] == "GRADIO_SERVER_NAME=0.0.0.0"
 
 
 def test_links_and_pictures_of_the_pages_are_there():

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from network import Shape
 from PIL import Image
 
-from training.data import Shape, encode
+from training.data import encode
 from training.synthetic import (
     ALPHABET,
     change_case,
@@ -47,10 +48,10 @@ def test_render_varied_is_seeded_and_varies():
 
 def test_each_character_has_a_glyph_of_its_own():
     characters = ["é", "Ж", "漢", "字", "Ā", "-"]
-    glyphs = choose_glyphs(characters)
+    glyphs = choose_glyphs(characters, drawable())
     assert [glyphs[c] for c in "éЖĀ-"] == list("éЖĀ-") and len(set(glyphs.values())) == len(characters)
     assert all(glyphs[c].isalpha() and glyphs[c] in drawable() for c in "漢字")
-    assert len(choose_glyphs([chr(0x4E00 + n) for n in range(5000)])) == 5000
+    assert len(choose_glyphs([chr(0x4E00 + n) for n in range(5000)], drawable())) == 5000
 
 
 def test_drawn_texts_keep_length_and_spaces():

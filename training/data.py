@@ -3,78 +3,52 @@
 import hashlib
 import math
 import stat
-import unicodedata
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from decoding import BLANK, frames_needed
-from images import SMALL_BYTES, ImageError, open_image
+from decoding import BLANK, frames_needed, reorder
+from images import MIN_CONTRAST, SMALL_BYTES, ImageError, has_two_lines, open_image
+from network import STRIDE, Shape
 from PIL import Image
 from tqdm import tqdm
 
 from training.errors import DatasetError
 from training.labels import find_labels
+from training.writing import clean
 
-STRIDE = 4  # columns of the input per frame of the output
 ROWS, PIXELS, MAX_WIDTH = (48, 96), 12_800, 1536  # least and most rows, pixels and most columns of the input
 MIN_ROWS = 32  # for very wide images
 FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
 MAX_STRETCH = 4
-MIN_CONTRAST = 2
 MIN_IMAGES = 10
-MAX_LIST_BYTES = 100_000_000  # of a list of labels: millions of images; 2 GB of memory
 
 
-class Shape(NamedTuple):
-    """The network's input: pixels, channels (1 grey, 3 RGB), how far images are stretched in width."""
-
-    height: int
-    width: int
-    channels: int
-    stretch: float
-
-    @property
-    def frames(self) -> int:
-        """How many frames the network gives."""
-        return self.width // STRIDE
-
-    def fitted_size(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-        """Compute the size in which an image fits into the input: int32 (2,), height and width."""
-        size = tf.cast(tf.stack([height, width]), tf.float32) * [1, self.stretch]
-        scale = tf.reduce_min([self.height, self.width] / size)
-        return tf.cast(tf.maximum(tf.round(size * scale), 1), tf.int32)
-
-    def frame_edges(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-        """Compute where the frames lie in a raw image.
-
-        Args:
-            height, width: int32, its size in pixels.
-
-        Returns:
-            float32 (frames + 1,): the columns, in pixels, at which frames begin and end.
-        """
-        columns = tf.range(0.0, self.width + 1, STRIDE)
-        fitted_width = tf.cast(self.fitted_size(height, width)[1], tf.float32)
-        width = tf.cast(width, tf.float32)
-        return tf.minimum(columns * width / fitted_width, width)
+def lay_side_by_side(images: tf.Tensor) -> tf.Tensor:
+    """Do in a graph what the app's `lay_side_by_side` does to images of two lines."""
+    height = tf.shape(images)[1]
+    first = height * 2 // 5
+    rows = height - first
+    ink = tf.reduce_mean(tf.math.reduce_std(tf.cast(images, tf.float32), axis=2), axis=2)
+    ink += 10 * tf.abs(tf.range(height, dtype=tf.float32) / tf.cast(height, tf.float32) - 0.5)
+    cut = first + tf.argmin(ink[:, first : rows + 1], axis=1, output_type=tf.int32)
+    halves = tf.clip_by_value(cut[:, tf.newaxis] + tf.range(-rows, rows), 0, height - 1)
+    return tf.concat(tf.split(tf.gather(images, halves, batch_dims=1), 2, axis=1), axis=2)
 
 
 def read_labels(
     folder: Path, pattern: str, ignore_case: bool, label_from: str | Path | None
 ) -> tuple[pd.DataFrame, str]:
-    """List the images of a folder with their labels, in Unicode's composed form (NFC), with single spaces.
-
-    Says where labels come from.
+    """List the images of a folder with their labels, see `clean`. Says where labels come from.
 
     Returns:
         Columns `path`, `label`, empty where there is none, `split`, which a list or folder gives the image,
-        else empty, and `problem`, empty for images that may be opened; where labels come from.
+        else empty, `note` on the label, and `problem`, empty for images that may be opened; where labels come
+        from.
 
     Raises:
         DatasetError: If there are no images, or it isn't clear which labels they have.
@@ -83,15 +57,13 @@ def read_labels(
     print(as_unicode("\n".join(found.said)))
     rows = [(str(image), label, split, "") for image, label, split in found.rows]
     rows += [(name, label, "", "no image has this name") for name, label in found.missing]
-    clean = []
+    labelled = []
     for path, label, given, problem in rows:
-        words = (label.lower() if ignore_case else label).split()
-        texts = path, unicodedata.normalize("NFC", " ".join(words))
-        path, label = map(as_unicode, texts)
-        clean.append(
-            (path, label, given, problem or "name or label is not Unicode" * (texts != (path, label)))
-        )
-    table = pd.DataFrame(clean, columns=["path", "label", "split", "problem"])
+        label, note = clean(label, ignore_case)
+        texts = as_unicode(path), as_unicode(label)
+        problem = problem or "name or label is not Unicode" * (texts != (path, label))
+        labelled.append((*texts, given, note, problem))
+    table = pd.DataFrame(labelled, columns=["path", "label", "split", "note", "problem"])
     return table.sort_values("path", ignore_index=True), found.said[0]
 
 
@@ -108,12 +80,14 @@ def measure(source: str | bytes) -> dict[str, Any]:
         height, width: In pixels.
         contrast: Standard deviation of the pixels, 0 to 127.5, in the strongest of red, green and blue.
         grey: Which part of that contrast remains in grey.
+        lines: How many lines of text there seem to be, 1 or 2.
         detail: Why it can't be opened, else empty; all else is empty or 0 then.
     """
     try:
         pixels = open_image(source, channels=3)
     except ImageError as error:
-        return {"digest": "", "height": 0, "width": 0, "contrast": 0.0, "grey": 0.0, "detail": str(error)}
+        sizes = {"height": 0, "width": 0, "contrast": 0.0, "grey": 0.0, "lines": 0}
+        return {"digest": "", **sizes, "detail": str(error)}
     contrast = max(band.std(dtype=np.float32) for band in np.moveaxis(pixels, 2, 0))
     return {
         "digest": hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
@@ -121,6 +95,7 @@ def measure(source: str | bytes) -> dict[str, Any]:
         "width": pixels.shape[1],
         "contrast": contrast,
         "grey": np.asarray(Image.fromarray(pixels).convert("L")).std(dtype=np.float32) / max(contrast, 1e-9),
+        "lines": 1 + has_two_lines(pixels),
         "detail": "",
     }
 
@@ -145,16 +120,17 @@ def measure_all(paths: list[str]) -> list[dict[str, Any]]:
     return measured
 
 
-def choose_shape(table: pd.DataFrame, colour: bool | None) -> Shape:
+def choose_shape(table: pd.DataFrame, colour: bool | None, lines: int = 1) -> Shape:
     """Choose the input's shape for a table of images with `label` and what `measure` gives.
 
     The input has about as many pixels as 64 rows of 200 columns, in the usual aspect, but not more rows than
     the images have. Where labels are so long that frames would be few, images are stretched. Colour is kept
     where grey would lose the text, unless `colour` says what to do.
     """
-    aspect = table["width"] / table["height"]
+    heights, widths = Shape(0, 0, 1, 1, lines).line_size(table["height"], table["width"])
+    aspect = widths / heights
     rows = np.clip(math.sqrt(PIXELS / aspect.median()), *ROWS)
-    rows = min(rows, max(ROWS[0], table["height"].median()), MAX_WIDTH / aspect.median())
+    rows = min(rows, max(ROWS[0], heights.median()), MAX_WIDTH / aspect.median())
     height = round(max(rows, MIN_ROWS))
     natural = aspect * height
     crowding = FRAMES_PER_CHARACTER * STRIDE * table["label"].map(frames_needed).astype(int) / natural
@@ -163,7 +139,7 @@ def choose_shape(table: pd.DataFrame, colour: bool | None) -> Shape:
     columns = min((natural * stretch).quantile(0.98, interpolation="lower"), MAX_WIDTH)
     if colour is None:
         colour = (table["grey"] < 0.3).mean() > 0.02
-    return Shape(height, STRIDE * math.ceil(columns / STRIDE - 1e-6), 3 if colour else 1, stretch)
+    return Shape(height, STRIDE * math.ceil(columns / STRIDE - 1e-6), 3 if colour else 1, stretch, lines)
 
 
 def scan(
@@ -172,6 +148,7 @@ def scan(
     ignore_case: bool = False,
     colour: bool | None = None,
     label_from: str | Path | None = None,
+    lines: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame, Shape]:
     """Make the table of images to work with, and say where labels come from (`find_labels`).
 
@@ -181,16 +158,20 @@ def scan(
         ignore_case: Whether all labels are taken as small letters.
         colour: Whether images are read in colour; None looks at them.
         label_from: "name", "folder" or the path of a list; None finds out.
+        lines: Of text in each image, 1 or 2.
 
     Returns:
-        The images, with `path`, `label`, `split` and what `measure` gives but `detail`; the files that are
-        rejected, with `path`, `label`, `problem` and `detail`, which may be empty; the shape of the network's
-        input.
+        The images, with `path`, `label`, `split`, `note` and what `measure` gives but `detail`; the files
+        that are rejected, with `path`, `label`, `problem` and `detail`, which may be empty; the shape of the
+        network's input.
 
     Raises:
         DatasetError: If fewer than 10 images with a label remain, or only one label, or the labels can't be
             read.
+        ValueError: If there are other numbers of lines.
     """
+    if lines not in (1, 2):
+        raise ValueError(f"LINES is {lines!r}; set it to 1 or 2, or cut the images up into lines.")
     table, origin = read_labels(folder, pattern, ignore_case, label_from)
     unopened = table[table["problem"] != ""].assign(detail="")
     table = table[table["problem"] == ""].reset_index(drop=True)
@@ -210,8 +191,9 @@ def scan(
     reject(unclear, "same image with different labels")
     reject(usable().duplicated("digest"), "copy of another file")
     kept = usable()
-    shape = choose_shape(kept, colour) if len(kept) else Shape(0, 0, 1, 1)
-    columns = (kept["width"] / kept["height"] * shape.height * shape.stretch).clip(upper=shape.width)
+    shape = choose_shape(kept, colour, lines) if len(kept) else Shape(0, 0, 1, 1)
+    heights, widths = shape.line_size(kept["height"], kept["width"])
+    columns = (widths / heights * shape.height * shape.stretch).clip(upper=shape.width)
     reject(kept["label"].map(frames_needed).astype(int) > columns // STRIDE, "label too long for the width")
     kept = usable()
     table["detail"] = table["detail"].where(table["problem"] == "unreadable", "")
@@ -284,59 +266,19 @@ def split(
     return splits
 
 
-def check(rejected: pd.DataFrame, splits: dict[str, pd.DataFrame], shape: Shape) -> pd.DataFrame:
-    """List what may be wrong with the data.
-
-    Args:
-        rejected: What `scan` gives.
-        splits: What `split` gives.
-        shape: Of the network's input.
-
-    Returns:
-        One row per problem, its name the index: whether the images are rejected or kept, how many files have
-        it, three of them. Where there is none, one row says that.
-    """
-    rows = []
-    for row in rejected.itertuples():
-        detail = f" ({row.detail})" if row.detail else ""
-        rows.append((row.problem, "rejected", Path(row.path).name + detail))
-    table = pd.concat(splits.values())
-    counts = Counter("".join(table["label"]))
-    learnt = set("".join(splits["train"]["label"]))
-    for row in table.itertuples():
-        name = Path(row.path).name
-        fitted_rows = row.height * min(shape.height / row.height, shape.width / row.width / shape.stretch)
-        if fitted_rows < min(24, row.height):
-            rows.append(("so wide that few rows are left", "kept", name))
-        for character in sorted(set(row.label)):
-            if counts[character] == 1:
-                rows.append((f"{character!r} occurs only once", "kept", name))
-            elif character not in learnt:
-                rows.append((f"{character!r} is in no training image", "kept", name))
-    if not rows:
-        rows = [("nothing to complain about", "kept", Path(path).name) for path in table["path"]]
-    return (
-        pd.DataFrame(rows, columns=["problem", "images are", "example"])
-        .groupby(["problem", "images are"])["example"]
-        .agg(files="size", examples=lambda names: ", ".join(names.head(3)))
-        .sort_values("files", ascending=False)
-        .reset_index("images are")
-    )
-
-
 def digest(table: pd.DataFrame) -> str:
     """Return the SHA-256 of the labels and images of a table, in its order."""
     return hashlib.sha256(table[["label", "digest"]].to_json(orient="values").encode()).hexdigest()
 
 
 def encode(labels: list[str], char_to_num: dict[str, int], max_length: int) -> np.ndarray:
-    """Encode labels as int32 (labels, max_length), padded with `BLANK`."""
+    """Encode labels from left to right as int32 (labels, max_length), padded with `BLANK`."""
     label_ids = np.full((len(labels), max_length), BLANK, np.int32)
     for row, label in enumerate(labels):
-        label_ids[row, : len(label)] = [char_to_num[character] for character in label]
+        label_ids[row, : len(label)] = [char_to_num[character] for character in reorder(label)]
     return label_ids
 
 
 def to_text(label_ids: np.ndarray, num_to_char: dict[int, str]) -> str:
     """Decode one row of label ids, padded with `BLANK`."""
-    return "".join(num_to_char[int(number)] for number in label_ids if number != BLANK)
+    return reorder("".join(num_to_char[int(number)] for number in label_ids if number != BLANK))

@@ -11,13 +11,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pandas as pd
 import tensorflow as tf
 from keras import layers
+from network import Shape, quiet
 from ocr import MANIFEST, describe_files
 from PIL import Image
 
-from training.data import Shape
 from training.machines import is_chief
 from training.synthetic import draw_text, drawable, render
 
@@ -68,13 +69,13 @@ def export(
     about: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write `ocr_model`, `char_to_num` and `num_to_char` into a new folder.
+    """Write `ocr_model`, `ocr_model.onnx`, `char_to_num` and `num_to_char` into a new folder.
 
-    `ocr_model` is a SavedModel with two signatures. `serve` takes uint8 (batch, height, width, channels) of
-    any height and width and returns softmax outputs, float32 (batch, frames, classes). `columns` takes height
-    and width and returns `Shape.frame_edges`. Its folder `assets.extra`, where a SavedModel keeps its user's
-    files, holds `about.json`, which the app shows, `network.keras`, from which another training can start,
-    and a manifest of all files, which the app checks.
+    `ocr_model` is a SavedModel: `serve` takes uint8 (batch, height, width, channels) of any height and width
+    and returns softmax outputs, float32 (batch, frames, classes). The ONNX file takes what `prepare` of the
+    app makes of such images. The folder `assets.extra`, where a SavedModel keeps its user's files, holds
+    `about.json`, which the app shows, `network.keras`, from which another training can start, and a manifest
+    of all files, which the app checks.
 
     Raises:
         SystemExit: On a machine that is not the chief.
@@ -95,19 +96,43 @@ def export(
     def serve(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(fused(preprocess(images, shape), training=False) / temperature)
 
-    size = tf.TensorSpec([], tf.int32)
     archive = keras.export.ExportArchive()
     archive.add_endpoint("serve", serve, [tf.TensorSpec([None, None, None, shape.channels], tf.uint8)])
-    archive.add_endpoint("columns", shape.frame_edges, [size, size])
     archive.write_out(folder / "ocr_model", verbose=False)
     extra = folder / "ocr_model" / "assets.extra"
     extra.mkdir()
     write_json(about, extra / "about.json")
     network.save(extra / "network.keras")
+    export_onnx(network, temperature, about, folder / "ocr_model.onnx")
     num_to_char = {number: character for character, number in char_to_num.items()}
     for name, mapping in (("char_to_num", char_to_num), ("num_to_char", num_to_char)):
         (folder / name).write_bytes(pickle.dumps(mapping, protocol=4))
     write_json(describe_files(folder), folder / MANIFEST)
+
+
+def export_onnx(network: keras.Model, temperature: float, about: dict[str, Any], path: Path) -> None:
+    """Write a network as an ONNX file that says by itself what it takes and gives.
+
+    One that can't be written so is left out, and a line says why.
+    """
+    calibrated = keras.Model(network.input, keras.ops.softmax(network.output / temperature))
+    calibrated(np.zeros([1, *network.input.shape[1:]], np.float32))  # Keras exports only what was called
+    try:
+        with quiet():
+            calibrated.export(path, format="onnx", verbose=False)
+    except OSError:  # a full disk is no matter of the network
+        raise
+    except Exception as error:  # noqa: BLE001, whatever the converter raises
+        path.unlink(missing_ok=True)
+        print(f"This network can't be exported as ONNX ({' '.join(str(error).split())[:200]}).")
+        return
+    content = onnx.load(path)
+    facts = {
+        name: json.dumps(about[name], ensure_ascii=False)
+        for name in ("alphabet", "lengths", "shape", "threshold")
+    }
+    onnx.helper.set_model_props(content, facts)
+    onnx.save(content, path)
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
@@ -150,7 +175,9 @@ def swap_in(new: Path) -> None:
     shutil.rmtree(done, ignore_errors=True)
     for source in (ready, new):
         if source.exists():
-            for item in source.rename(ready).iterdir():
+            source.rename(ready)
+            ready.with_name("ocr_model.onnx").unlink(missing_ok=True)  # not every network has one
+            for item in ready.iterdir():
                 target = ready.with_name(item.name)
                 shutil.rmtree(target, ignore_errors=True)
                 copy = shutil.copytree if item.is_dir() else shutil.copy

@@ -19,7 +19,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.errors import DatasetError, DatasetUnreachable
-from training.files import list_files
 from training.locking import temporary_folder
 
 # What takes long to import is imported where it is needed: a wrong name ends in its sentence at once.
@@ -94,6 +93,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def find_parquets(folder: Path) -> list[Path]:
     """List the Parquet files below a folder that hold images, or are broken."""
+    from folders import list_files
+
     files = [path for path in list_files(folder)[0] if path.suffix.lower() == ".parquet"]
     if files:
         from training.parquet import may_hold_images

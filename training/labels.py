@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from folders import count_kinds, describe_kinds, list_files
 from images import SUFFIXES
 
 from training.errors import DatasetError
-from training.files import Names, find_split, list_files
 from training.lists import POSITIONS, READERS, List, ListError, check_file, decode, read_list, show
+from training.names import Names, find_split
 
 PATTERN = "(.+)"  # the whole name: nobody has said that names are labels
 OTHER_LISTS = {".xml", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pkl", ".h5", ".tfrecord", ".arrow", ".mdb"}
@@ -162,12 +163,6 @@ def note_names(labels: list[str]) -> Iterator[str]:
         )
 
 
-def count(files: list[Path], left_out: Counter[str]) -> str:
-    """Count files by suffix, and what was left out."""
-    kinds = left_out + Counter(path.suffix.lower() or path.name for path in files)
-    return ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common(9)) or "it is empty"
-
-
 def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> Labels:
     """Find the label of each image below a folder.
 
@@ -184,7 +179,8 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     others = [path for path in files if path.suffix.lower() not in SUFFIXES]
     if not images:
-        raise DatasetError(f"There are no images in {folder} ({count(others, left_out)}). Check DATASET.")
+        found = describe_kinds(left_out + count_kinds(others)) or "it is empty"
+        raise DatasetError(f"There are no images in {folder} ({found}). Check DATASET.")
     names, lists, faults, texts, missing, notes = Names(folder, images), {}, {}, {}, [], []
     is_open = label_from is None and pattern == PATTERN  # nobody has said what the labels are
     if label_from is None:
@@ -240,7 +236,7 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         notes.append(f"Lists or folders give the splits {some}; set FOLD to choose others.")
     if len(others) > len(used) or left_out:
         skipped = [path for path in others if path not in used]
-        notes.append(f"Not looked at: {count(skipped, left_out)}.")
+        notes.append(f"Not looked at: {describe_kinds(left_out + count_kinds(skipped))}.")
     labelled = [f"{image.name} is {label!r}" for image, label, _ in rows if label]
     examples = ", ".join(labelled[:: max(1, len(labelled) // 3)][:3]) or f"none in {images[0].name}"
     return Labels(rows, missing, [f"Labels come from {where}: {examples}.", *notes])

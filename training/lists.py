@@ -247,6 +247,8 @@ def read_text(path: Path, is_image: IsImage) -> List:
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # the last three: another shape
             if is_json or isinstance(error, ListError):
                 raise
+    if re.match('"?sep=', text, re.IGNORECASE):
+        note += "; it " * bool(note) + "says in its first line what separates columns, as Excel's files do"
     return read_delimited(text, is_image)._replace(note=note)
 
 

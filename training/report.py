@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import pandas as pd
 import tensorflow as tf
+from network import Shape
 from ocr import ABOUT, Recognizer
-
-from training.data import Shape
 
 
 def collect(

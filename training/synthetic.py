@@ -11,13 +11,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from decoding import frames_needed
+from decoding import frames_needed, reorder
 from images import open_image
 from matplotlib.ft2font import FT2Font
+from network import Shape
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
-from training.data import Shape, encode
+from training.data import encode
+from training.writing import shape as join
 
 ALPHABET = "2345678bcdefgmnpwxy"  # the 19 characters of the default data set
 # Its look is that of Kaptcha 2.3, a CAPTCHA library for Java of 2008, with its default settings: its filters
@@ -148,6 +150,8 @@ def render_varied(text: str, rng: np.random.Generator, width: int, height: int) 
     fonts = [load_font(name, size) for name in np.resize(faces, len(text))]
     inks = np.resize(rng.integers(0, 110, (len(text) if rng.random() < 0.5 else 1, 3)), (len(text), 3))
     gap = size * rng.uniform(-0.05, 0.35)
+    if any("\ufb50" <= character <= "\ufefc" for character in text):  # joined letters of Arabic touch
+        gap = 0
     advances = [font.getlength(character) + gap for font, character in zip(fonts, text, strict=True)]
     page_width = max(width, math.ceil(sum(advances)) + 8)
     paper = rng.integers(170, 256, 3)
@@ -228,15 +232,23 @@ def draw_dataset(count: int, seed: int, folder: Path) -> Path:
     return folder
 
 
-def choose_glyphs(characters: list[str]) -> dict[str, str]:
-    """Give each character a glyph: itself or, where the fonts lack it, a letter that is none of them.
+def choose_glyphs(characters: list[str], able: frozenset[str]) -> dict[str, str]:
+    """Give each character a glyph out of `able`: itself, or a letter that is no other's.
 
     A network that has learnt to read stand-ins has all but their shapes still to learn. There are about
     1,800; beyond that they repeat.
     """
     taken = {*characters, *"".join(characters).swapcase()}
-    stand_ins = itertools.cycle(sorted(letter for letter in drawable() - taken if letter.isalpha()))
-    return {character: character if character in drawable() else next(stand_ins) for character in characters}
+    stand_ins = itertools.cycle(sorted(letter for letter in able - taken if letter.isalpha()))
+    return {character: character if character in able else next(stand_ins) for character in characters}
+
+
+def set_line(text: str, glyph_of: dict[str, str], able: frozenset[str]) -> str:
+    """Give the glyphs of a text from left to right; the letters of Arabic are joined."""
+    glyphs = []
+    for character, joined in zip(reorder(text), reorder(join(text)), strict=True):
+        glyphs.append(joined if joined in able else glyph_of.get(character, character))
+    return "".join(glyphs)
 
 
 def change_case(text: str, rng: np.random.Generator) -> str:
@@ -274,7 +286,8 @@ def images_like(
     Returns:
         `count` raw images, uint8 (height, width, channels), and label ids, int32 (max_length,).
     """
-    glyph_of = str.maketrans(choose_glyphs(list(char_to_num)))
+    able = drawable("DejaVuSans-Bold") if varied else drawable()
+    glyph_of = choose_glyphs(list(char_to_num), able)
     characters = [character for character in char_to_num if character != " "]
     one_case = not any(character.isupper() for character in characters)
 
@@ -285,16 +298,17 @@ def images_like(
             text = draw_text(row.label, characters, rng)
             while frames_needed(text) > shape.frames:
                 text = text[:-1]
-            columns = row.width * shape.height / row.height
+            height, width = shape.line_size(row.height, row.width)
+            columns = width * shape.height / height
             scale = min(1, shape.width / (columns * shape.stretch))
             height, width = max(8, round(shape.height * scale)), max(4, round(columns * scale))
             if varied:
                 if rng.random() < 0.5:  # short texts lead over the plateau on which CTC starts
                     text = text[: rng.integers(1, len(text) + 1)].strip()
                 shown = change_case(text, rng) if one_case else text
-                image = render_varied(shown.translate(glyph_of), rng, width, height)
+                image = render_varied(set_line(shown, glyph_of, able), rng, width, height)
             else:
-                image = render(text.translate(glyph_of), rng, width, height)
+                image = render(set_line(text, glyph_of, able), rng, width, height)
             yield open_image(image, shape.channels), encode([text], char_to_num, max_length)[0]
 
     kinds = (tf.TensorSpec([None, None, shape.channels], tf.uint8), tf.TensorSpec([max_length], tf.int32))

@@ -1,46 +1,13 @@
-"""What lies in a folder, and which image a name means."""
+"""Which image, and which split, a name means."""
 
-import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from urllib.parse import unquote
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "validation")
-
-
-def list_files(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """List the files below a folder, sorted, but none that is hidden.
-
-    Links are followed that end below the folder, or in the cache of Hugging Face that it is part of.
-
-    Returns:
-        The files; how many links and folders were left out, by what is the matter with them.
-    """
-    root = folder.resolve()
-    homes = [root, *(above / "blobs" for above in root.parents if above.name.startswith("datasets--"))]
-    files, left_out, folders, links, seen = [], Counter(), [folder], [], set()
-    while folders or links:  # links last: what they lead to has been seen by then, unless it is hidden
-        here = folders.pop() if folders else links.pop()
-        if (real := here.resolve()) in seen:
-            continue
-        seen.add(real)
-        try:
-            entries = [entry for entry in os.scandir(here) if not entry.name.startswith((".", "__MACOSX"))]
-        except OSError:
-            left_out["folders that may not be read"] += 1
-            continue
-        for entry in entries:
-            path = here / entry.name
-            if not entry.is_symlink():
-                (folders if entry.is_dir() else files).append(path)
-            elif any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes):
-                (links if path.is_dir() else files).append(path)
-            else:
-                left_out["links that lead out of the folder"] += 1
-    return sorted(files), left_out
 
 
 def fold(text: str) -> str:

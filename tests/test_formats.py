@@ -1,0 +1,100 @@
+"""demo_app/formats.py: reading what is known to fit a pattern or an alphabet."""
+
+import re
+
+import numpy as np
+import ocr
+import pytest
+from formats import Format, FormatError
+from images import open_image
+from runs import ROOT
+
+EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return ocr.Recognizer()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("[A-Z", "no regular expression"),
+        ("((a{99}){99}){99}", "may not hold"),
+        ("(a|b)+", "may not hold"),
+        ("a{1000}", "may not hold"),
+        ("(?R)", "may not hold"),
+        ("a{e}", "may not hold"),
+        (r"(.)\1", "may not hold"),
+        ("a" * 201, "more than 200"),
+    ],
+)
+def test_a_pattern_that_is_broken_or_dear_gets_a_sentence(pattern, words):
+    with pytest.raises(FormatError, match=words) as caught:
+        Format(pattern)
+    assert str(caught.value).endswith(".")
+
+
+def test_a_text_that_fits_is_read_as_before(recognizer):
+    for path in EXAMPLES:
+        plain = recognizer.read(path)
+        form = Format("[a-z0-9]{5}", "".join(set(plain.text)))
+        reading = recognizer.read(path, form)
+        assert (reading.text, reading.sure) == (plain.text, plain.sure) and reading.confidence > 0.99
+
+
+def test_the_best_text_that_fits_is_read(recognizer):
+    path = EXAMPLES[0]
+    first = path.stem[0]
+    reading = recognizer.read(path, Format(f"[^{first}].{{4}}"))
+    assert re.fullmatch(f"[^{first}].{{4}}", reading.text) and reading.text != path.stem
+    assert 0 < reading.confidence <= 1 and len(reading.characters) == 5
+    others = "".join(set(recognizer.about["alphabet"]) - {first})
+    assert first not in recognizer.read(path, Format(alphabet=others)).text
+
+
+@pytest.mark.parametrize("pattern", ["m{5}", "[2-8]{5}", r"\d{3}[a-z]{2}"])
+def test_a_wrong_format_makes_nothing_sure(recognizer, pattern):
+    images = [open_image(path) for path in EXAMPLES] + [np.full((50, 200, 1), 255, np.uint8)]
+    for reading in recognizer.read_each(images, Format(pattern)):
+        assert not reading.sure or reading.text in {path.stem for path in EXAMPLES}
+
+
+def test_where_nothing_fits_the_reading_is_not_sure(recognizer):
+    plain, reading = recognizer.read(EXAMPLES[0]), recognizer.read(EXAMPLES[0], Format("###"))
+    assert plain.sure and reading.text == plain.text and not reading.sure
+
+
+def test_a_format_helps_where_a_letter_is_damaged(recognizer):
+    right = {"plain": 0, "form": 0}
+    for path in EXAMPLES:
+        image = open_image(path)
+        kinds = "".join(r"\d" if character.isdigit() else "[a-z]" for character in path.stem)
+        for character in recognizer.read(path).characters:
+            stained = image.copy()
+            middle = int(character.left + character.right) // 2
+            stained[20:32, middle - 9 : middle + 9] = np.median(image)
+            right["plain"] += recognizer.read(stained).text == path.stem
+            right["form"] += recognizer.read(stained, Format(kinds)).text == path.stem
+    assert right["form"] > 1.1 * right["plain"]
+
+
+def test_a_pattern_that_takes_long_is_given_up(recognizer, monkeypatch):
+    monkeypatch.setattr("formats.MAX_SECONDS", (0.1, 0))
+    with pytest.raises(FormatError, match="too long"):
+        recognizer.read(EXAMPLES[0], Format("[a-z0-9]{5}"))
+
+
+def test_a_format_of_right_to_left_text_is_that_of_its_typing():
+    # (frames, classes): the blank, then the first letter at the right and the second one at its left
+    frames = np.array([[0.1, 0.2, 0.7], [0.9, 0.05, 0.05], [0.1, 0.5, 0.4]], np.float32)
+    names = {1: "א", 2: "ב"}
+
+    def to_text(ids):
+        return "".join(names[number] for number in reversed(ids))
+
+    ids, confidence, plain = Format("אב").read(frames, names, to_text)
+    assert ids == (2, 1) and confidence == 1 and plain < 1
+    assert Format("[ב]{2}").read(frames, names, to_text)[0] == (2, 2)
+    assert Format("ג").read(frames, names, to_text) is None

@@ -1,0 +1,118 @@
+"""What may be wrong with the data: before training, and after one that failed."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from decoding import reorder
+from network import Shape
+
+from training.labels import are_counters
+from training.writing import find_look_alikes
+
+LEAST_ROWS = 24  # of the input that an image should fill
+FEW_READ = 0.1  # of the validation split: with less, the training failed
+OFTEN = 0.3  # of the images: with more, something may be why
+FEW_LABELS = 100  # from which a network learns little
+
+
+def check(rejected: pd.DataFrame, splits: dict[str, pd.DataFrame], shape: Shape) -> pd.DataFrame:
+    """List what may be wrong with the data.
+
+    Args:
+        rejected: What `data.scan` gives.
+        splits: What `data.split` gives.
+        shape: Of the network's input.
+
+    Returns:
+        One row per problem, its name the index: whether the images are rejected or kept, how many files have
+        it, three of them. Where there is none, one row says that.
+    """
+    rows = []
+    for row in rejected.itertuples():
+        detail = f" ({row.detail})" if row.detail else ""
+        rows.append((row.problem, "rejected", Path(row.path).name + detail))
+    table = pd.concat(splits.values())
+    counts = Counter("".join(table["label"]))
+    learnt = set("".join(splits["train"]["label"]))
+    look_alikes = find_look_alikes(set(counts))
+    for row in table.itertuples():
+        height, width = shape.line_size(row.height, row.width)
+        fitted_rows = height * min(shape.height / height, shape.width / width / shape.stretch)
+        is_tall = is_turned(row, shape)
+        problems = {
+            row.note: bool(row.note),
+            "so wide that few rows are left": fitted_rows < min(LEAST_ROWS, height),
+            "taller than wide": is_tall,
+            "two lines of text": row.lines > shape.lines and not is_tall,
+            "directions mixed so that a reading can't be told": reorder(reorder(row.label)) != row.label,
+        }
+        for character in sorted(set(row.label)):
+            problems[look_alikes.get(character, "")] = character in look_alikes
+            if counts[character] == 1:
+                problems[f"{character!r} occurs only once"] = True
+            elif character not in learnt:
+                problems[f"{character!r} is in no training image"] = True
+        rows += [(problem, "kept", Path(row.path).name) for problem, is_true in problems.items() if is_true]
+    if not rows:
+        rows = [("no problem found", "kept", Path(path).name) for path in table["path"]]
+    return (
+        pd.DataFrame(rows, columns=["problem", "images are", "example"])
+        .groupby(["problem", "images are"])["example"]
+        .agg(files="size", examples=lambda names: ", ".join(names.head(3)))
+        .sort_values("files", ascending=False)
+        .reset_index("images are")
+    )
+
+
+def is_turned(row: object, shape: Shape) -> bool:
+    """Tell whether the text of a row's image is taller than wide, though its label is no single letter."""
+    height, width = shape.line_size(row.height, row.width)
+    return height > width and len(row.label) > 1
+
+
+def find_causes(
+    splits: dict[str, pd.DataFrame], shape: Shape, validation: pd.DataFrame, learnt: pd.DataFrame
+) -> list[str]:
+    """Test the usual causes where almost nothing of the validation split is read.
+
+    Args:
+        splits: What `data.split` gives.
+        shape: Of the network's input.
+        validation, learnt: What `evaluation.predict` gives for the validation and the training split.
+
+    Returns:
+        A sentence for each cause that fits, and what to do; nothing where more is read.
+    """
+    if validation["right"].mean() >= FEW_READ:
+        return []
+    table = pd.concat(splits.values())
+    labels, count = table["label"], len(splits["train"])
+    two_lines = (table["lines"] == 2).mean()
+    turned = sum(is_turned(row, shape) for row in table.itertuples()) / len(table)
+    look_alikes = find_look_alikes(set("".join(labels)))
+    mixed = labels.map(lambda label: not look_alikes.keys().isdisjoint(label)).mean()
+    backwards = labels.map(lambda label: reorder(label) != label).mean()
+    knows = learnt["right"].mean()
+    causes = {
+        f"{turned:.0%} of the images are taller than wide: turn them, or cut them up.": turned > OFTEN,
+        f"{two_lines:.0%} of the images seem to hold two lines of text: set LINES to 2.": (
+            two_lines > OFTEN and shape.lines == 1 and turned <= OFTEN
+        ),
+        f"LINES is 2, but only {two_lines:.0%} of the images seem to hold two lines: set it to 1.": (
+            two_lines < OFTEN and shape.lines == 2
+        ),
+        f"{backwards:.0%} of the labels run from right to left: each must begin with the letter that is read "
+        "first, as it is typed.": backwards > OFTEN,
+        f"{mixed:.0%} of the labels hold letters of one script that look like those of another: write all "
+        "in one.": mixed > OFTEN,
+        "The labels look like counters: check LABEL_FROM and LABEL_PATTERN.": are_counters(list(labels)),
+        f"There are only {labels.nunique()} different labels: check that they are the texts in the images.": (
+            labels.nunique() < len(labels) / 10
+        ),
+        f"There are only {count} images to train with: label {FEW_LABELS} or more.": count < FEW_LABELS,
+        f"Of the training images, {knows:.0%} are read: they are learnt by heart, as happens with few "
+        "images or wrong labels.": knows > 1 - OFTEN,
+    }
+    found = [cause for cause, is_true in causes.items() if is_true]
+    return found or ["None of the usual causes fits. Look at the images above with their labels."]
