@@ -2,10 +2,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint audit study
+.PHONY: demo demo-light browser test test-all lint audit study
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
+
+# Without TensorFlow, in an environment of its own.
+demo-light: $(VENV)-light/ready
+	$(VENV)-light/bin/python demo_app/app.py
+
+# The reader that runs in the browser itself, with onnxruntime-web from npm.
+browser:
+	$(PYTHON) demo_app/browser/serve.py
 
 # The quick tests; test-all adds those that prove rare faults, for minutes.
 test: $(VENV)/tests
@@ -28,6 +36,11 @@ study: $(VENV)/env
 
 $(VENV)/demo: demo_app/requirements.txt | $(VENV)/ready
 	$(BIN)/pip install --quiet -r $<
+	touch $@
+
+$(VENV)-light/ready: demo_app/requirements-light.txt | $(VENV)/ready
+	$(PYTHON) -m venv $(VENV)-light
+	$(VENV)-light/bin/pip install --quiet -r $<
 	touch $@
 
 $(VENV)/env: env/requirements.txt demo_app/requirements.txt | $(VENV)/ready
