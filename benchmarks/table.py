@@ -227,6 +227,33 @@ def fuzz() -> str:
     return markdown(rows, content["machine"])
 
 
+def of_runtimes() -> str:
+    """Make the table of what runs the network."""
+    content = load("runtimes")
+    if not content:
+        return "Not measured yet."
+    names = {
+        "tensorflow": "SavedModel, TensorFlow",
+        "onnx": "ONNX, onnxruntime",
+        "openvino": "ONNX, OpenVINO",
+    }
+    head = ("", "start", "memory, at the start and after 1,024 images", "one image", "network alone")
+    rows = [(*head, "images a second, of 1,024", "installed")]
+    for name, row in content["runtimes"].items():
+        rows.append(
+            (
+                names[name],
+                f"{row['start_s']:.2f} s",
+                f"{row['loaded_mb']:.0f}, {row['end_mb']:.0f} MB",
+                f"{row['one_image_ms']:.1f} ms",
+                f"{row['graph_ms']:.2f} ms",
+                f"{row['images_per_second']:,.0f}",
+                f"{row['installed_mb']:,.0f} MB",
+            )
+        )
+    return markdown(rows, content["machine"])
+
+
 def under_load() -> str:
     """Make the table of the app under load."""
     content = load("load")
@@ -289,6 +316,7 @@ def faults() -> str:
 PAGES = {  # their tables, by the markers around them
     "readme.md": {"benchmarks": benchmarks, "own images": own_images},
     "docs/reliability.md": {"fuzz": fuzz, "load": under_load, "faults": faults},
+    "docs/onnx.md": {"runtimes": of_runtimes},
     "docs/scale.md": {
         "scale": scale,
         "scale checks": scale_checks,

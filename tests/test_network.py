@@ -1,7 +1,9 @@
 """demo_app/network.py: the input's shape, and the same readings with TensorFlow and with onnxruntime."""
 
 import json
+import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -73,3 +75,16 @@ def test_a_runtime_that_is_not_there_gets_a_sentence(runtime, words, tmp_path, m
     manifest.write_text(json.dumps(ocr.describe_files(folder)))
     with pytest.raises(ocr.ModelError, match=words):
         ocr.Recognizer(folder)
+
+
+def test_the_program_of_the_page_reads_as_it_stands(tmp_path):
+    page = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    shutil.copy(ROOT / "demo_app" / "ocr_model.onnx", tmp_path)
+    recognizer = ocr.Recognizer(runtime="onnx")
+    for path in EXAMPLES[:3]:
+        shutil.copy(path, tmp_path / "image.png")
+        said = subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, text=True)
+        text, share = said.split()
+        reading = recognizer.read(path)
+        assert text == reading.text and float(share) == pytest.approx(reading.confidence, abs=1e-3)
