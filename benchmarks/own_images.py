@@ -1,8 +1,9 @@
 """Other people's images: the notebook with no other parameters than `DATASET`, `LABEL_PATTERN` and the split.
 
 `python benchmarks/own_images.py` runs it, and the tutorial recipe on the same split, on two sets of real
-images and on one that it draws in siblings of the notebook's fonts; it goes on where it stopped, prints a
-table and writes `own_images.json`.
+images and on three that it draws: lines in siblings of the notebook's fonts, plates with two lines, and
+Hebrew, which runs from right to left. It goes on where it stopped, prints a table and writes
+`own_images.json`.
 """
 
 from pathlib import Path
@@ -20,7 +21,45 @@ SETS = {
     "words of 3 to 10 letters, 200x60, words never seen": WORDS | {"SPLIT_BY": "label"},
     "the same, random split": WORDS,
     "1 to 12 characters with spaces and accents, mixed sizes": {"DATASET": str(WORK / "lines")},
+    "150 plates with two lines": {"DATASET": str(WORK / "plates"), "LINES": 2},
+    "150 words of Hebrew letters, some with a number": {"DATASET": str(WORK / "hebrew")},
 }
+
+
+def draw_noisy(lines: list[str], width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    """Draw lines of text, one above the other, from left to right as they are given."""
+    font_path = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans{rng.choice(['', '-Bold'])}.ttf"
+    page = Image.new("L", (width, height), int(rng.integers(200, 256)))
+    for number, line in enumerate(lines):
+        size = round(height / len(lines) * rng.uniform(0.5, 0.7))
+        font = ImageFont.truetype(font_path, size, layout_engine=ImageFont.Layout.BASIC)
+        place = (width / 2 + rng.uniform(-6, 6), height * (number + 0.5) / len(lines) + rng.uniform(-2, 2))
+        ImageDraw.Draw(page).text(place, line, int(rng.integers(0, 80)), font, anchor="mm")
+    return Image.fromarray(np.uint8(np.clip(page + rng.normal(0, 8, (height, width)), 0, 255)))
+
+
+def draw_plates(folder: Path, count: int = 150) -> None:
+    """Draw plates with letters above and digits below them, each named after its text."""
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    while len(list(folder.iterdir())) < count:
+        upper = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUVWXYZ"), rng.integers(2, 4)))
+        lower = "".join(rng.choice(list("0123456789"), 4))
+        draw_noisy([upper, lower], 110, 80, rng).save(folder / f"{upper}{lower}.png")
+
+
+def draw_hebrew(folder: Path, count: int = 150) -> None:
+    """Draw Hebrew from right to left, listed as it is typed in `labels.csv`."""
+    rng = np.random.default_rng(2)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        word = "".join(rng.choice(list("אבגדהוזחטיכלמנסעפצקרשת"), rng.integers(3, 8)))
+        digits = f"{rng.integers(10, 1000)}" if rng.random() < 0.3 else ""
+        seen = f"{digits} {word[::-1]}".strip()
+        draw_noisy([seen], 200, 50, rng).save(folder / f"{number}.png")
+        rows.append((f"{number}.png", f"{word} {digits}".strip()))
+    pd.DataFrame(rows, columns=["filename", "label"]).to_csv(folder / "labels.csv", index=False)
 
 
 def draw_lines(folder: Path, count: int = 1000) -> None:
@@ -47,8 +86,9 @@ def draw_lines(folder: Path, count: int = 1000) -> None:
 
 def main() -> None:
     """Run all sets."""
-    if not (WORK / "lines" / "labels.csv").exists():
-        draw_lines(WORK / "lines")
+    for name, draw in {"lines": draw_lines, "plates": draw_plates, "hebrew": draw_hebrew}.items():
+        if not (WORK / name).exists():
+            draw(WORK / name)
     rows = []
     for number, (name, parameters) in enumerate(SETS.items()):
         results = run(f"own-{number}", **parameters)
