@@ -34,14 +34,19 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
     link_text_color_dark="*primary_300",
     link_text_color_visited_dark="*primary_300",
     button_secondary_border_color="*neutral_400",
+    button_secondary_border_color_dark="*neutral_500",
+    button_secondary_background_fill_dark="transparent",
+    block_label_background_fill_dark="*neutral_700",
+    block_title_background_fill_dark="*neutral_700",
     button_border_width="1px",
     block_label_text_color=DARK_TEXT,
     block_label_text_color_dark=LIGHT_TEXT,
     block_title_text_color=DARK_TEXT,
     block_title_text_color_dark=LIGHT_TEXT,
     button_primary_background_fill="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover="*primary_800",
-    button_primary_background_fill_hover_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_600",
 )
 CSS = """
 #text textarea {font: 2rem ui-monospace, monospace}
@@ -62,6 +67,7 @@ CSS = """
 #verdict {background: var(--block-background-fill)}
 #verdict ol {margin-bottom: 0}
 #image .image-frame img {width: 100%; padding: 2.5rem 1rem 0.5rem; object-fit: contain}
+body:not(.dark) #image .image-frame {background: var(--neutral-200)}
 #image .source-selection {width: 100%; justify-content: space-around}
 #image .source-selection button {display: flex; gap: 0.5rem; width: auto; height: 2.75rem}
 #image .source-selection button {align-items: center; color: var(--body-text-color)}
@@ -72,6 +78,8 @@ CSS = """
 #examples .gallery:not(.container) {display: grid; grid: auto / repeat(auto-fill, minmax(7rem, 1fr))}
 #examples .gallery-item * {width: 100%; max-width: none; height: 2.75rem; object-fit: contain}
 @media (max-width: 640px) {
+    main.app {padding: 1rem !important}
+    #image {height: 190px !important; min-height: 0 !important}
     .tab-container button {padding: 0.375rem}
     #text textarea {font-size: 1.75rem; padding: 0.5rem}
     #badge .badge {padding: 0 0.75rem; font-size: 1.125rem}
@@ -101,8 +109,8 @@ MAKE_ACCESSIBLE = """() => {
         (button, position) => {button.ariaLabel = `Example ${position + 1}`})
     document.querySelectorAll("#badge, #verdict, #status").forEach(part => {part.ariaLive = "polite"})
 }"""
-# In gradio an image can't be pasted or dropped anywhere, "Upload" only clears what is there, and a click on a
-# table's header does not sort: its menu does.
+# In gradio an image can't be pasted or dropped anywhere, "Upload" only clears what is there, a click on a
+# table's header does not sort, for its menu does, and a damaged image is shown as a broken one.
 LISTEN = """() => {
     const input = () => document.querySelector("#image input[type=file]")
     const take = (event, data) => {
@@ -127,6 +135,10 @@ LISTEN = """() => {
         setTimeout(() => menu.click())
         setTimeout(() => document.querySelectorAll(".cell-menu [role=menuitem]")[direction]?.click(), 50)
     }, true)
+    const hide = ({target, type}) => {
+        if (target.closest?.("#image .image-frame")) target.style.opacity = type === "load" ? 1 : 0
+    }
+    for (const type of ["load", "error"]) document.addEventListener(type, hide, true)
 }"""
 LAUNCH = {
     "theme": THEME,
@@ -223,13 +235,14 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
         shown = gr.Dataframe(arrange(rows), headers=SHOWN_COLUMNS, column_widths=widths, visible=True)
         return count(rows), shown, gr.DownloadButton(value=path, visible=True)
 
-    def clear_many() -> tuple:
-        return "", gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+    def clear_many(files: list[dict] | None) -> tuple:
+        start = gr.Button(interactive=bool(files))
+        return "", gr.Dataframe(visible=False), gr.DownloadButton(visible=False), start
 
     folder = recognizer.folder / "Examples"
     examples = [str(path) for path in find_images(folder)[0]] if folder.is_dir() else []
     with gr.Blocks(title="CustomOCR", analytics_enabled=False) as page:
-        gr.Markdown(f"# CustomOCR\n{describe(recognizer)}")
+        gr.Markdown(f"# CustomOCR\n{describe(recognizer, bool(examples))}")
         with gr.Tab("One image"), gr.Row():
             with gr.Column():
                 image = gr.Image(
@@ -261,11 +274,11 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
                 )
         with gr.Tab("Many images") as many:
             gr.Markdown(
-                f"Up to {MAX_CALL_FILES:,} files at once: images, and zip archives of up to 20 MB; up to "
-                f"{MAX_FILES:,} images in all."
+                f"Add up to {MAX_CALL_FILES:,} images or zip archives of 20 MB each, {MAX_FILES:,} images in "
+                "all, then read them."
             )
             kinds = [*SUFFIXES, ".zip"]
-            start = gr.Button("Read all", variant="primary")
+            start = gr.Button("Read all", variant="primary", interactive=False)
             files = gr.File(
                 label="Files", file_count="multiple", file_types=kinds, height=240, elem_id="files"
             )
@@ -290,7 +303,7 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
         image.change(show, inputs, outputs, show_progress="minimal", **raw)
         gr.on([button.click, pattern.submit, alphabet.submit], show_or_ask, inputs, outputs, **raw)
         result = [status, table, download]
-        files.change(clear_many, None, result, api_visibility="private")
+        files.change(clear_many, files, [*result, start], **raw)
         start.click(show_many, files, result, **raw, **jobs)
         api, answer = gr.Button(visible=False), gr.JSON(label="Reading", visible=False)
         # Without gradio's queue one image needs one request. In gradio's batches a bad image would fail all.

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 from decoding import BLANK
-from images import has_two_lines
+from images import MIN_CONTRAST, has_two_lines
 from network import lay_side_by_side
 from ocr import Reading, Recognizer
 from PIL import Image
@@ -17,7 +17,7 @@ REPOSITORY = "ertugruldmr/CustomOCR"
 PURPOSE = "Reads one line of text in an image"
 LINKS = f"""[Code](https://github.com/{REPOSITORY}) ·
 [Notebook in Colab](https://colab.research.google.com/github/{REPOSITORY}/blob/main/study.ipynb) ·
-[Train your own](https://github.com/{REPOSITORY}/blob/main/docs/own_images.md)"""
+[For other images, train your own](https://github.com/{REPOSITORY}/blob/main/docs/own_images.md)"""
 PREVIEW = {
     "og:type": "website",
     "og:title": "CustomOCR",
@@ -26,8 +26,11 @@ PREVIEW = {
     "twitter:card": "summary_large_image",
 }
 SURE, UNSURE, UNREAD = "✓ Sure", "? Not sure", "– Not read"
-SHOWN_COLUMNS = ["file", "text or error", "confidence", "verdict"]
-CROP = "Crop the image to one line of text. If it is cropped, the model may not know images of this kind."
+SHOWN_COLUMNS = ["File", "Text or error", "Confidence", "Verdict"]
+CROP = (
+    "Crop the image to one line of text. If it is cropped already, this model probably does not know "
+    "this kind of image."
+)
 STEPS, SHADES = (0.5, 0.9), ("#6d28d9", "#4338ca", "#1e1b4b")  # of confidence; white is readable on each
 
 
@@ -50,15 +53,21 @@ def preview(page: str) -> str:
     return page.replace("</head>", f"{tags}</head>")
 
 
-def describe(recognizer: Recognizer) -> str:
+def percent(share: float) -> str:
+    """Write a share as a percentage that doesn't look certain."""
+    return f"{share:.1%}" if share < 0.9995 else ">99.9%"
+
+
+def describe(recognizer: Recognizer, has_examples: bool) -> str:
     """Say in Markdown what the page does, and warn of a model that reads badly."""
     warning = (
         "**This model reads badly**, so do not rely on it. Train it again with more labelled images or more "
         "epochs.\n\n"
     )
+    kind = "like the examples below" if has_examples else "of the kind that it was trained on"
     return (
-        f"{warning if recognizer.reads_badly else ''}{PURPOSE}: {usual_length(recognizer.about)} characters, "
-        f"in images of the kind that it was trained on. For other images, train your own model.\n\n{LINKS}"
+        f"{warning if recognizer.reads_badly else ''}{PURPOSE} {kind}: {usual_length(recognizer.about)} "
+        f"characters.\n\n{LINKS}"
     )
 
 
@@ -92,7 +101,7 @@ def badge(reading: Reading | None) -> str:
     """Make the verdict on a reading, None for an error, a badge in HTML."""
     word = verdict(reading.text, reading.sure) if reading else UNREAD
     kind = {SURE: "sure", UNSURE: "unsure", UNREAD: "unread"}[word]
-    share = "" if word == UNREAD else f"<small>{reading.confidence:.1%}</small>"
+    share = "" if word == UNREAD else f"<small>{percent(reading.confidence)}</small>"
     return f'<div class="badge {kind}">{word}{share}</div>'
 
 
@@ -103,7 +112,7 @@ def advise(pixels: np.ndarray, recognizer: Recognizer) -> str:
         return "The image is taller than wide: turn it, or cut it up into lines."
     if recognizer.shape.lines == 1 and has_two_lines(pixels):
         return "The image seems to hold two lines of text: cut it up into lines."
-    return CROP
+    return f"The image is nearly blank. {CROP}" if pixels.std(axis=(0, 1)).max() < MIN_CONTRAST else CROP
 
 
 def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_format: bool = False) -> str:
@@ -114,8 +123,8 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
     about = recognizer.about
     if reading.sure:
         return (
-            f"Of the readings with {about['threshold']:.1%} or more, at least 999 of 1,000 were right, "
-            f"measured on changed copies of {about['split']['validation']:,} images."
+            f"Readings this confident ({about['threshold']:.1%} or more) were right at least 999 times in "
+            f"1,000, measured on altered copies of {about['split']['validation']:,} images."
         )
     advice = advise(pixels, recognizer)
     if recognizer.reads_badly:
@@ -188,17 +197,20 @@ def draw_map(pixels: np.ndarray, reading: Reading, recognizer: Recognizer) -> st
             f'<text class="name" x="{margin - 6}" y="{y + 14}" text-anchor="end" fill="currentColor" '
             f'font-size="14">{name}</text>'
         )
+        fill = "#94a3b8" if number == BLANK else "#6366f1"
         for frame in np.flatnonzero(reading.frames[:, number] >= 0.01):
             chance, left, right = reading.frames[frame, number], edges[frame], edges[frame + 1]
             parts.append(
                 f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="{row - 2}" '
-                f'fill="#6366f1" fill-opacity="{chance:.2f}"><title>{name}: {chance:.0%}</title></rect>'
+                f'fill="{fill}" fill-opacity="{max(chance, 0.15):.2f}">'
+                f"<title>{name}: {chance:.0%}</title></rect>"
             )
     size = f"{margin + width} {top + height + 10 + row * len(likely)}"
     label = "The image and, below it, where along its width each character was seen"
     return (
         f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-        "<p>The stronger the colour, the more probable a character is there. Blank: no character.</p>"
+        "<p>A box marks where the network saw a character, not its whole width. The stronger the colour, the "
+        "more probable the character. Blank: no character.</p>"
     )
 
 
@@ -215,4 +227,4 @@ def count(rows: list[list[str]]) -> str:
     """Say in Markdown how many of the rows of `COLUMNS` have which verdict."""
     words = [row[-1] for row in arrange(rows)]
     shares = ", ".join(f"{words.count(word):,} {word[2:].lower()}" for word in (SURE, UNSURE, UNREAD))
-    return f"**Done**: {shares}."
+    return f"**{len(rows):,} in all**: {shares}."

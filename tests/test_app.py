@@ -174,10 +174,10 @@ def test_a_model_that_reads_badly_takes_the_blame(recognizer, monkeypatch, text)
     """Not the visitor's image alone."""
     pixels = open_image(EXAMPLE)
     unsure = ocr.Reading(text, 0.1, False, (), recognizer.read(EXAMPLE).frames)
-    assert "badly" not in page.describe(recognizer) + page.judge(pixels, unsure, recognizer)
+    assert "badly" not in page.describe(recognizer, True) + page.judge(pixels, unsure, recognizer)
     assert page.CROP in page.judge(pixels, unsure, recognizer)
     monkeypatch.setattr(recognizer, "about", recognizer.about | {"exact_match": 0.4})
-    assert page.describe(recognizer).startswith("**This model reads badly**")
+    assert page.describe(recognizer, False).startswith("**This model reads badly**")
     assert "reads badly: it misread 60.0% of its test images" in page.judge(pixels, unsure, recognizer)
 
 
@@ -215,7 +215,7 @@ def test_rows_to_look_at_come_first_and_the_others_stay_in_their_order():
         ["a", "k4mz", "0.9900", page.SURE],
         ["e", "k4", "1.0000", page.SURE],
     ]
-    assert page.count(rows) == "**Done**: 2 sure, 1 not sure, 2 not read."
+    assert page.count(rows) == "**5 in all**: 2 sure, 1 not sure, 2 not read."
 
 
 def test_without_examples_the_page_begins_empty(recognizer, monkeypatch, tmp_path):
