@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import papermill
-
 ROOT = Path(__file__).parent.parent
 ARCHIVE = ROOT.parent / "shared" / "data" / "captcha-version-2-images.zip"
 DATASET = str(ARCHIVE) if ARCHIVE.exists() else "kaggle:fournierp/captcha-version-2-images"
@@ -59,6 +57,8 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
         work = run_folder("work")  # the images, and what is learnt from synthetic ones, serve many runs
         folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(work)}
         parameters = {"DATASET": DATASET} | folders | parameters
+        import papermill  # which a reader without TensorFlow does without
+
         out = folder / "out.ipynb"
         papermill.execute_notebook(ROOT / "study.ipynb", out, parameters, cwd=ROOT, progress_bar=False)
     results = json.loads((report / "results.json").read_text(encoding="utf-8"))

@@ -33,8 +33,6 @@ from PIL import Image
 from runs import ROOT, free_port, running
 from starlette.middleware import Middleware
 
-from training.synthetic import render, render_varied
-
 EXAMPLE = sorted((ROOT / "demo_app" / "Examples").iterdir())[0]
 
 
@@ -98,6 +96,7 @@ def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_pat
 
 def test_images_of_no_known_kind_are_hardly_ever_called_sure(recognizer):
     """Noise, clouds, one colour, and texts of letters that the model doesn't know, in two looks."""
+    synthetic = pytest.importorskip("training.synthetic", exc_type=ImportError)
     rng = np.random.default_rng(0)
     foreign = list("αβγδζηθλμξπσφψωЖДЩЯЮЭФБГЛhijkloqrsuvzAEGHKMNRT019")
     images = []
@@ -108,8 +107,8 @@ def test_images_of_no_known_kind_are_hardly_ever_called_sure(recognizer):
             rng.integers(0, 256, (50, 200)).astype(np.uint8),
             np.asarray(Image.fromarray(coarse).resize((400, 100), Image.Resampling.BICUBIC)),
             np.full((50, 200), int(rng.integers(256)), np.uint8),
-            render(text, rng),
-            render_varied(text, rng, 200, 50),
+            synthetic.render(text, rng),
+            synthetic.render_varied(text, rng, 200, 50),
         ]
     readings = recognizer.read_batch(images)
     assert sum(reading.sure for reading in readings) <= 0.01 * len(readings)
