@@ -181,6 +181,8 @@ def test_a_model_that_says_too_little_about_itself_is_refused(folder, monkeypatc
     "name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "assets.extra/about.json"]
 )
 def test_a_model_that_was_exported_broken_is_refused(folder, name):
+    if name != "assets.extra/about.json":
+        pytest.importorskip("tensorflow")  # nothing else opens the SavedModel
     (folder / "ocr_model" / name).write_bytes(b"short")
     write_manifest(folder)
     with pytest.raises(ocr.ModelError, match="can't be loaded"):
