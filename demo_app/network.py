@@ -140,7 +140,8 @@ def load_network(folder: Path, shape: Shape, runtime: str | None) -> Network:
                 "Neither TensorFlow nor onnxruntime is installed. Install what requirements-light.txt lists."
             ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 2  # more are no faster, and readers are threads already
+        # More than two are no faster; processes that have a core each say so.
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
         session = onnxruntime.InferenceSession(path, options)
         return lambda images: session.run(None, {"image": prepare(images, shape)})[0]
     if runtime != "tensorflow":
