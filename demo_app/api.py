@@ -102,7 +102,11 @@ class Answer(BaseModel):
     """What was read in one image."""
 
     text: str = Field(description="Empty where no text is seen.")
-    confidence: float = Field(description="Probability that the whole text is right, 0 to 1.")
+    confidence: float = Field(
+        description="Probability that the whole text is right, 0 to 1; with a pattern or an alphabet, "
+        "among the texts that fit it."
+    )
+    fits: bool = Field(description="Whether the text fits the pattern and the alphabet.")
     sure: bool = Field(description="Whether the confidence reaches the model's threshold.")
     characters: list[Character]
     alternatives: list[Alternative] = Field(
@@ -201,8 +205,8 @@ def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-async def _content(request: Request) -> bytes:
-    """Return the image of a request: its body, or the field `image` of a form.
+async def _content(request: Request) -> tuple[bytes, dict[str, str]]:
+    """Return the image of a request, its body or the field `image` of a form, and the form's texts.
 
     Raises:
         HTTPException: 400, if there is none.
@@ -210,12 +214,13 @@ async def _content(request: Request) -> bytes:
     if _is_form(request):
         async with request.form(max_files=1) as form:
             image = form.get("image")
+            texts = {name: value for name, value in form.items() if isinstance(value, str)}
             content = await image.read() if isinstance(image, UploadFile) else b""
     else:
-        content = await request.body()
+        content, texts = await request.body(), {}
     if not content:
         raise HTTPException(400, "There is no image. Send it as the body, or as the field `image` of a form.")
-    return content
+    return content, texts
 
 
 async def _store(request: Request, place: str) -> list[UploadFile]:
@@ -332,22 +337,23 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
         """Read the text in one image of up to 20 MB: the body of the request, or a field of a form.
 
         To search for alternatives, or for what fits a pattern or an alphabet, takes several times as long.
-        Where nothing fits, the reading is not sure.
+        Where nothing fits, what is read without them is not sure. Both may also be fields of the form.
         """
-        content = await _content(request)
-        if pattern or alphabet:
-            form = Format(pattern, alphabet)
+        content, texts = await _content(request)
+        form = Format(texts.get("pattern", pattern), texts.get("alphabet", alphabet))
+        if not form.is_open:
             reading = await anyio.to_thread.run_sync(recognizer.read, content, form, limiter=readers)
         else:
             reading = await batches.read(content)
         others = []
-        has_format = bool(pattern or alphabet)  # which others may not fit
-        if not has_format and (alternatives or (alternatives is None and not reading.sure)):
+        # Others may not fit a format.
+        if form.is_open and (alternatives or (alternatives is None and not reading.sure)):
             others = await anyio.to_thread.run_sync(recognizer.alternatives, reading, limiter=readers)
         return Answer(
             text=reading.text,
             confidence=reading.confidence,
             sure=reading.sure,
+            fits=reading.fits,
             characters=[vars(part) for part in reading.characters],
             alternatives=[{"text": text, "confidence": confidence} for text, confidence in others],
         )

@@ -331,7 +331,9 @@ def launch(recognizer: Recognizer, **options: object) -> gr.Blocks:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve the page that reads the text in images.")
     here = Path(__file__).parent
-    parser.add_argument("--model", type=Path, default=here, metavar="FOLDER", help="of an export; this one")
+    parser.add_argument(
+        "--model", type=Path, default=here, metavar="FOLDER", help="of a model; else this one"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted
     try:

@@ -88,6 +88,7 @@ class Reading:
             threshold: from it on, at least 99.9% of the readings of changed validation images were right.
         characters: The characters of `text`, from left to right.
         frames: float32 (frames, classes), softmax outputs from left to right; class 0 is the blank.
+        fits: Whether the text fits the format that was asked for.
     """
 
     text: str
@@ -95,6 +96,7 @@ class Reading:
     sure: bool
     characters: tuple[Character, ...]
     frames: np.ndarray = field(repr=False, compare=False)
+    fits: bool = True
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
@@ -345,18 +347,18 @@ class Recognizer:
         self, frames: np.ndarray, edges: np.ndarray, width: int, form: Format | None
     ) -> list[Reading]:
         label_ids, confidences = decode(frames, self.about["lengths"])
-        fits = np.ones(len(frames), bool)
+        fits, probable = np.ones((2, len(frames)), bool)
         if form and not form.is_open:
             label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
             for row, some in enumerate(frames):
                 if found := form.read(some, self._num_to_char, self._text):
                     best, confidences[row], plain = found
-                    fits[row] = plain >= LEAST  # or the format would make anything sure
+                    probable[row] = plain >= LEAST  # or the format would make anything sure
                     label_ids[row] = BLANK
                     label_ids[row, : len(best)] = best
                 else:
                     fits[row] = False
-        usual = are_usual(label_ids, self.about["lengths"]) & fits
+        usual = are_usual(label_ids, self.about["lengths"]) & fits & probable
         threshold = self.about["threshold"]
         readings = []
         for row, path in enumerate(align(frames, label_ids)):
@@ -377,7 +379,7 @@ class Recognizer:
             confidence = float(confidences[row])
             sure = bool(usual[row]) and threshold is not None and confidence >= threshold
             text = self._text(label_ids[row])
-            readings.append(Reading(text, confidence, sure, tuple(characters), frames[row]))
+            readings.append(Reading(text, confidence, sure, tuple(characters), frames[row], bool(fits[row])))
         return readings
 
 
@@ -397,6 +399,7 @@ def as_record(name: str, reading: Reading | ImageError) -> dict[str, object]:
         "text": reading.text,
         "confidence": reading.confidence,
         "sure": reading.sure,
+        "fits": reading.fits,
         "characters": [asdict(character) for character in reading.characters],
         "error": None,
     }
@@ -425,7 +428,9 @@ def parse_arguments() -> argparse.Namespace:
         help="image, folder, zip archive, or - for an image on standard input",
     )
     here = Path(__file__).parent
-    parser.add_argument("--model", type=Path, default=here, metavar="FOLDER", help="of an export; this one")
+    parser.add_argument(
+        "--model", type=Path, default=here, metavar="FOLDER", help="of a model; else this one"
+    )
     parser.add_argument("--pattern", default="", metavar="REGEX", help="that the whole text fits")
     parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may have")
     parser.add_argument("--json", action="store_true", help="write a line of JSON for each image")

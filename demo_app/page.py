@@ -132,7 +132,7 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
     if not reading.text:
         return f"No text is seen here. {advice}"
     if has_format:
-        return advice
+        return advice if reading.fits else f"Nothing here fits the format; this was read without it. {advice}"
     shortest, longest = about["lengths"]
     others = [(text, share) for text, share in recognizer.alternatives(reading) if text != reading.text]
     items = "".join(

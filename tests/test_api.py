@@ -73,7 +73,7 @@ def test_one_image_is_one_plain_request(client, recognizer, kind):
     answer = client.post("/read", **body)
     assert answer.status_code == 200, answer.text
     content, expected = answer.json(), recognizer.read(CONTENT)
-    assert content.keys() == {"text", "confidence", "sure", "characters", "alternatives"}
+    assert content.keys() == {"text", "confidence", "fits", "sure", "characters", "alternatives"}
     assert content["text"] == EXAMPLE.stem and content["sure"] is True and content["alternatives"] == []
     assert content["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
     for part, character in zip(content["characters"], expected.characters, strict=True):
@@ -91,7 +91,10 @@ def test_a_format_that_is_known_helps_and_a_bad_one_is_the_client_s_mistake(clie
     answer = client.post("/read", content=CONTENT, params={"pattern": f"[^{first}].{{4}}"}).json()
     assert answer["text"][0] != first and len(answer["text"]) == 5
     answer = client.post("/read", content=CONTENT, params={"alphabet": EXAMPLE.stem}).json()
-    assert answer["text"] == EXAMPLE.stem and answer["sure"]
+    assert answer["text"] == EXAMPLE.stem and answer["sure"] and answer["fits"]
+    form = {"files": {"image": CONTENT}, "data": {"pattern": "###"}}
+    answer = client.post("/read", **form).json()
+    assert answer["text"] == EXAMPLE.stem and not answer["sure"] and not answer["fits"]
     files = [("images", EXAMPLE.open("rb"))]
     (row,) = client.post("/read_many", files=files, params={"pattern": "###"}).json()
     assert row["text"] == EXAMPLE.stem and row["sure"] is False

@@ -50,7 +50,8 @@ def test_the_readme_s_api_lines_run_as_they_stand(shipped_app, tmp_path):
     lines = re.search(r"  ```bash\n(.*?)  ```", readme, re.DOTALL)[1].strip().splitlines()
     commands = [shlex.split(line.replace(ADDRESS, shipped_app.rstrip("/"))) for line in lines]
     answers = [json.loads(subprocess.check_output(command, cwd=tmp_path)) for command in commands]
-    one, many = answers
+    one, many, fitting = answers
+    assert fitting["text"] == EXAMPLE.stem and fitting["fits"] is True
     assert one["text"] == EXAMPLE.stem and one["sure"] is True
     assert [row["file"] for row in many] == ["image.png", "many.zip/image.png"]
     assert {row["text"] for row in many} == {EXAMPLE.stem}

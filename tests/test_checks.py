@@ -85,12 +85,18 @@ MANY = [f"{number * 7919 % 100_000:05}" for number in range(200)]
 def test_causes_are_tested_on_the_data(labels, options, shape, words):
     splits = splits_of(labels, **options)
     nothing = pd.DataFrame({"right": [False] * 20})
-    found = find_causes(splits, shape, nothing, nothing)
+    found = find_causes(splits, shape, nothing, nothing, 60)
     assert len(found) == len(words) and all(word in cause for word, cause in zip(words, found, strict=True))
-    assert find_causes(splits, shape, pd.DataFrame({"right": [True] + [False] * 9}), nothing) == []
+    assert find_causes(splits, shape, pd.DataFrame({"right": [True] + [False] * 9}), nothing, 60) == []
 
 
 def test_what_is_learnt_by_heart_is_a_cause():
     nothing, all_of_it = pd.DataFrame({"right": [False]}), pd.DataFrame({"right": [True]})
-    (found,) = find_causes(splits_of(MANY), SHAPE, nothing, all_of_it)
+    (found,) = find_causes(splits_of(MANY), SHAPE, nothing, all_of_it, 60)
     assert "100% are read: they are learnt by heart" in found
+
+
+def test_a_quick_look_is_a_cause():
+    nothing = pd.DataFrame({"right": [False] * 20})
+    (found,) = find_causes(splits_of([f"{label}א" for label in MANY]), SHAPE, nothing, nothing, 2)
+    assert "trained for 2 epochs only" in found

@@ -64,6 +64,7 @@ def test_a_wrong_format_makes_nothing_sure(recognizer, pattern):
 def test_where_nothing_fits_the_reading_is_not_sure(recognizer):
     plain, reading = recognizer.read(EXAMPLES[0]), recognizer.read(EXAMPLES[0], Format("###"))
     assert plain.sure and reading.text == plain.text and not reading.sure
+    assert plain.fits and not reading.fits
 
 
 def test_a_format_helps_where_a_letter_is_damaged(recognizer):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data import encode, to_text
+from training.plots import from_left
 from training.writing import clean, find_look_alikes, shape
 
 
@@ -76,3 +77,8 @@ def test_lines_are_turned_into_the_order_in_which_they_are_seen(typed, seen):
 def test_turning_a_line_twice_gives_it_back(text):
     text = " ".join(unicodedata.normalize("NFC", text).split())
     assert reorder(reorder(text)) == text
+
+
+def test_titles_keep_the_order_of_their_parts():
+    assert from_left("אב read גד (2%)") == "\u200eאב read גד\u200e (2%)"
+    assert from_left("ab read cd (2%)") == "ab read cd (2%)"

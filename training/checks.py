@@ -13,6 +13,7 @@ from training.writing import find_look_alikes
 LEAST_ROWS = 24  # of the input that an image should fill
 FEW_READ = 0.1  # of the validation split: with less, the training failed
 OFTEN = 0.3  # of the images: with more, something may be why
+FEW_EPOCHS = 10
 FEW_LABELS = 100  # from which a network learns little
 
 
@@ -72,7 +73,11 @@ def is_turned(row: object, shape: Shape) -> bool:
 
 
 def find_causes(
-    splits: dict[str, pd.DataFrame], shape: Shape, validation: pd.DataFrame, learnt: pd.DataFrame
+    splits: dict[str, pd.DataFrame],
+    shape: Shape,
+    validation: pd.DataFrame,
+    learnt: pd.DataFrame,
+    epochs: int,
 ) -> list[str]:
     """Test the usual causes where almost nothing of the validation split is read.
 
@@ -80,6 +85,7 @@ def find_causes(
         splits: What `data.split` gives.
         shape: Of the network's input.
         validation, learnt: What `evaluation.predict` gives for the validation and the training split.
+        epochs: For how many the network was trained on labelled images.
 
     Returns:
         A sentence for each cause that fits, and what to do; nothing where more is read.
@@ -95,6 +101,7 @@ def find_causes(
     backwards = labels.map(lambda label: reorder(label) != label).mean()
     knows = learnt["right"].mean()
     causes = {
+        f"It was trained for {epochs} epochs only: leave out EPOCHS and PRETRAIN.": epochs < FEW_EPOCHS,
         f"{turned:.0%} of the images are taller than wide: turn them, or cut them up.": turned > OFTEN,
         f"{two_lines:.0%} of the images seem to hold two lines of text: set LINES to 2.": (
             two_lines > OFTEN and shape.lines == 1 and turned <= OFTEN
@@ -102,8 +109,6 @@ def find_causes(
         f"LINES is 2, but only {two_lines:.0%} of the images seem to hold two lines: set it to 1.": (
             two_lines < OFTEN and shape.lines == 2
         ),
-        f"{backwards:.0%} of the labels run from right to left: each must begin with the letter that is read "
-        "first, as it is typed.": backwards > OFTEN,
         f"{mixed:.0%} of the labels hold letters of one script that look like those of another: write all "
         "in one.": mixed > OFTEN,
         "The labels look like counters: check LABEL_FROM and LABEL_PATTERN.": are_counters(list(labels)),
@@ -115,4 +120,9 @@ def find_causes(
         "images or wrong labels.": knows > 1 - OFTEN,
     }
     found = [cause for cause, is_true in causes.items() if is_true]
-    return found or ["None of the usual causes fits. Look at the images above with their labels."]
+    if not found and backwards > OFTEN:
+        return [
+            f"{backwards:.0%} of the labels run from right to left: each must begin with the letter that is "
+            "read first, as it is typed."
+        ]
+    return found or ["None of the usual causes fits. Look at the misread images in the notebook."]

@@ -1,5 +1,7 @@
 """The notebook's figures."""
 
+import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,16 +13,26 @@ import pandas as pd
 from matplotlib.figure import Figure
 from ocr import Reading
 
+FONTS = ["monospace", "sans-serif"]  # the second where the first lacks a character
+
 
 def show(figure: Figure, path: Path | None = None) -> None:
     """Show a figure in the notebook, and save it if it has a path."""
-    figure.tight_layout()
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    figure.set_dpi(80)
-    plt.show()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a box shows what the fonts lack
+        figure.tight_layout()
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=120)
+        figure.set_dpi(80)
+        plt.show()
     plt.close(figure)
+
+
+def from_left(title: str) -> str:
+    """Keep a title's parts in their order where some run from right to left."""
+    runs_left = not {"R", "AL"}.isdisjoint(map(unicodedata.bidirectional, title))
+    return "\u200e" + title.replace(" (", "\u200e (") if runs_left else title
 
 
 def draw_images(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
@@ -32,7 +44,7 @@ def draw_images(images: Sequence[np.ndarray], titles: Sequence[str], columns: in
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(np.squeeze(image), cmap="gray")
-        axis.set_title(title, fontsize=9, family="monospace", parse_math=False)
+        axis.set_title(from_left(title), fontsize=9, family=FONTS, parse_math=False)
     return figure
 
 
@@ -93,7 +105,8 @@ def draw_reading(
     top.imshow(image.squeeze(), cmap="gray", aspect="auto", extent=extent)
     for character in reading.characters:
         top.axvspan(character.left, character.right, color="tab:orange", alpha=0.4)
-    top.set_title(f"{reading.text} ({reading.confidence:.1%})", family="monospace", parse_math=False)
+    title = from_left(f"{reading.text} ({reading.confidence:.1%})")
+    top.set_title(title, family=FONTS, parse_math=False)
     chances = reading.frames.max(axis=0)
     likely = [number for number in np.argsort(-chances)[:20] if chances[number] >= 0.01][::-1]
     bottom.pcolormesh(edges, np.arange(len(likely) + 1), reading.frames[:, likely].T, cmap="Blues")
