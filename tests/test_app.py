@@ -95,6 +95,12 @@ def test_the_folder_alone_runs_read_only_for_another_user_without_a_home(tmp_pat
         shutil.rmtree(folder)
 
 
+def test_the_app_serves_a_model_of_another_folder_or_says_why_not(tmp_path):
+    command = [sys.executable, ROOT / "demo_app" / "app.py", "--model", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and f"{tmp_path / ocr.MANIFEST} is missing" in done.stderr
+
+
 def test_images_of_no_known_kind_are_hardly_ever_called_sure(recognizer):
     """Noise, clouds, one colour, and texts of letters that the model doesn't know, in two looks."""
     synthetic = pytest.importorskip("training.synthetic", exc_type=ImportError)

@@ -169,6 +169,17 @@ def test_help_comes_without_tensorflow(words, code):
     assert "--model FOLDER" in (done.stdout or done.stderr)
 
 
+def test_the_command_line_keeps_to_a_format(monkeypatch, capsys):
+    path = EXAMPLES[0]
+    monkeypatch.setattr(sys, "argv", ["ocr.py", str(path), "--pattern", f"[^{path.stem[0]}].{{4}}"])
+    assert ocr.main() == 0
+    text = capsys.readouterr().out.split("\t")[1]
+    assert len(text) == 5 and text[0] != path.stem[0]
+    monkeypatch.setattr(sys, "argv", ["ocr.py", str(path), "--alphabet", path.stem, "--pattern", "(a+)+"])
+    with pytest.raises(SystemExit, match="may not hold"):
+        ocr.main()
+
+
 def test_a_manifest_that_is_a_pipe_is_refused(tmp_path):
     (tmp_path / ocr.MANIFEST.parent).mkdir(parents=True)
     os.mkfifo(tmp_path / ocr.MANIFEST)
