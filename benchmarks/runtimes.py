@@ -1,7 +1,7 @@
-"""What reads the shipped model with how much: TensorFlow, onnxruntime and, as a peer, OpenVINO.
+"""What reads the shipped model with how much: TensorFlow, onnxruntime and, as peers, OpenVINO and LiteRT.
 
 `python benchmarks/runtimes.py` measures each in processes of its own, in three rounds in turns, and writes
-medians to `runtimes.json`. A peer that is not installed is left out.
+medians to `runtimes.json`. A peer that is not installed (`openvino`, `ai-edge-litert`) is left out.
 """
 
 import json
@@ -20,7 +20,13 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 ROUNDS, MANY = 3, 1024
-PACKAGES = {"tensorflow": "tensorflow-cpu", "onnx": "onnxruntime", "openvino": "openvino"}
+PACKAGES = {  # their modules and packages
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),
+    "onnx": ("onnxruntime", "onnxruntime"),
+    "openvino": ("openvino", "openvino"),
+    "litert": ("ai_edge_litert", "ai-edge-litert"),
+}
+LITERT = ROOT / "work" / "benchmarks" / "ocr_model.tflite"
 
 
 def memory() -> float:
@@ -42,12 +48,10 @@ def measure(runtime: str) -> dict[str, float]:
     """Measure a runtime, in a process that has done nothing yet."""
     encoded = [path.read_bytes() for path in sorted((ROOT / "demo_app" / "Examples").iterdir())]
     started = time.perf_counter()
-    import network
     from ocr import Recognizer
 
-    if runtime == "openvino":
-        network.load_network = load_openvino
-        sys.modules["ocr"].load_network = load_openvino
+    if peer := {"openvino": load_openvino, "litert": load_litert}.get(runtime):
+        sys.modules["ocr"].load_network = peer
     recognizer = Recognizer(runtime=runtime)
     reading = recognizer.read(encoded[0])
     row = {"start_s": time.perf_counter() - started, "loaded_mb": memory()}
@@ -70,6 +74,49 @@ def load_openvino(folder: Path, shape: Any, _: str) -> Callable:  # noqa: ANN401
     return lambda images: model(prepare(images, shape))[0]
 
 
+def convert_for_litert() -> None:
+    """Write the network for LiteRT, which runs one image at a time and no loop: its LSTMs are unrolled."""
+    import keras
+    import tensorflow as tf
+
+    extra = ROOT / "demo_app" / "ocr_model" / "assets.extra"
+    network = keras.models.load_model(extra / "network.keras", compile=False)
+    temperature = json.loads((ROOT / "docs" / "results.json").read_text("utf-8"))["temperature"]
+    image = keras.Input(batch_shape=(1, *network.input.shape[1:]))
+
+    def unroll(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Bidirectional):
+            config["layer"]["config"]["unroll"] = config["backward_layer"]["config"]["unroll"] = True
+        return layer.__class__.from_config(config)
+
+    unrolled = keras.models.clone_model(network, input_tensors=image, clone_function=unroll)
+    unrolled.set_weights(network.get_weights())
+    archive = keras.export.ExportArchive()
+    archive.track(unrolled)
+
+    def serve(image: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(unrolled(image, training=False) / temperature)
+
+    archive.add_endpoint("serve", serve, [tf.TensorSpec(image.shape, tf.float32)])
+    saved = LITERT.with_suffix(".saved_model")
+    archive.write_out(saved, verbose=False)
+    LITERT.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+
+
+def load_litert(_: Path, shape: Any, __: str) -> Callable:  # noqa: ANN401, the app's Shape
+    """Load the network with LiteRT."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+    from network import prepare
+
+    interpreter = Interpreter(str(LITERT), num_threads=1)
+    run = interpreter.get_signature_runner()
+    return lambda images: np.concatenate(
+        [next(iter(run(image=one[None]).values())) for one in prepare(images, shape)]
+    )
+
+
 def installed_mb(package: str) -> float:
     """Add up what a package and all that it requires take on the disk, in megabytes."""
     seen, left = set(), {package}
@@ -88,7 +135,9 @@ def main() -> None:
         return print(json.dumps(measure(sys.argv[1])))
     import runs  # which takes memory that is not to count
 
-    names = [name for name in PACKAGES if find_spec("onnxruntime" if name == "onnx" else name)]
+    names = [name for name, (module, _) in PACKAGES.items() if find_spec(module)]
+    if "litert" in names:
+        convert_for_litert()
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     environment = os.environ | {"PYTHONPATH": str(ROOT / "demo_app")}
     for _ in range(ROUNDS):
@@ -99,7 +148,7 @@ def main() -> None:
             print(name, rows[name][-1], flush=True)
     results = {
         name: {key: statistics.median(row[key] for row in some) for key in some[0]}
-        | {"installed_mb": installed_mb(PACKAGES[name])}
+        | {"installed_mb": installed_mb(PACKAGES[name][1])}
         for name, some in rows.items()
     }
     runs.write("runtimes", {"runtimes": results})

@@ -236,6 +236,7 @@ def of_runtimes() -> str:
         "tensorflow": "SavedModel, TensorFlow",
         "onnx": "ONNX, onnxruntime",
         "openvino": "ONNX, OpenVINO",
+        "litert": "LiteRT, LSTM unrolled",
     }
     head = ("", "start", "memory, at the start and after 1,024 images", "one image", "network alone")
     rows = [(*head, "images a second, of 1,024", "installed")]
