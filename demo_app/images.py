@@ -117,6 +117,8 @@ def _strip(content: bytes) -> tuple[bytes, int]:
     Raises:
         ImageError: If there are too many parts, or none with pixels.
     """
+    if content.startswith(b"GIF8"):
+        return _strip_gif(content), 1
     is_png, is_webp = content.startswith(b"\x89PNG\r\n\x1a\n"), content[:4] + content[8:12] == b"RIFFWEBP"
     if content.startswith((b"II", b"MM")):
         return _strip_tiff(content), _orientation(content, content)
@@ -143,6 +145,38 @@ def _strip(content: bytes) -> tuple[bytes, int]:
     if is_webp:
         head = b"RIFF" + struct.pack("<I", 4 + sum(map(len, kept))) + b"WEBP"
     return b"".join([head, *kept]), _orientation(b"".join(exif), content)
+
+
+def _strip_gif(content: bytes) -> bytes:
+    """End a GIF before a later frame that goes beyond its edges, for which Pillow would make room."""
+    frames, at = 0, 13
+    with contextlib.suppress(struct.error, IndexError):  # after the end
+        *canvas, flags = struct.unpack_from("<HHB", content, 6)
+        at += _table_bytes(flags)
+        for _ in range(MAX_PARTS):
+            kind = content[at : at + 1]
+            if kind == b",":
+                left, top, width, height, flags = struct.unpack_from("<4HB", content, at + 1)
+                if frames and (left + width > canvas[0] or top + height > canvas[1]):
+                    return content[:at] + b";"
+                frames += 1
+                at += 11 + _table_bytes(flags)
+            elif kind in (b";", b""):
+                return content
+            elif kind == b"!":
+                at += 2
+            else:  # Pillow passes over such bytes, too
+                at += 1
+                continue
+            while content[at]:
+                at += 1 + content[at]
+            at += 1
+        raise _too_long()
+    return content
+
+
+def _table_bytes(flags: int) -> int:
+    return 6 << (flags & 7) if flags & 128 else 0
 
 
 def _chunks(content: bytes, is_png: bool) -> Iterator[tuple[bytes, int, int, int]]:
