@@ -27,6 +27,7 @@ MAX_HUNGRY_PIXELS = 13_000_000
 MAX_SCANS_PIXELS = 1_000_000_000  # of a JPEG, which may go over its pixels again and again, a ms each
 SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # how a layer of a JPEG begins
 MAX_PARTS = 100_000  # of a file: its chunks or segments, its strips and their sizes, its reads
+MAX_BLOCKS = 1_000_000  # of a GIF, of up to 255 bytes
 SMALL_BYTES = 100_000  # of a file that opens in no time
 MAX_SECONDS = 1.5  # of the processor's time, to open an image
 STRIP_PIXELS = 1_000_000  # to convert at a time
@@ -149,7 +150,7 @@ def _strip(content: bytes) -> tuple[bytes, int]:
 
 def _strip_gif(content: bytes) -> bytes:
     """End a GIF before a later frame that goes beyond its edges, for which Pillow would make room."""
-    frames, at = 0, 13
+    frames, blocks, at = 0, 0, 13
     with contextlib.suppress(struct.error, IndexError):  # after the end
         *canvas, flags = struct.unpack_from("<HHB", content, 6)
         at += _table_bytes(flags)
@@ -168,8 +169,11 @@ def _strip_gif(content: bytes) -> bytes:
             else:  # Pillow passes over such bytes, too
                 at += 1
                 continue
-            while content[at]:
+            while content[at] and blocks < MAX_BLOCKS:
                 at += 1 + content[at]
+                blocks += 1
+            if blocks == MAX_BLOCKS:
+                break
             at += 1
         raise _too_long()
     return content

@@ -82,6 +82,14 @@ def test_an_animation_is_read_from_its_first_frame_that_is_not_blank(form):
     assert images.open_image(blank).min() > 250
 
 
+def test_a_gif_of_very_many_blocks_is_refused():
+    data = encoded(Image.new("L", (60, 20), 255), "GIF")
+    with pytest.raises(images.ImageError, match="too long"):
+        images.open_image(data[:-1] + b"!\xfe" + b"\1\0" * 1_100_000 + b"\0;")
+    with pytest.raises(images.ImageError, match="too long"):
+        images.open_image(data[:-1] + b"\0" * 110_000 + b";")
+
+
 @pytest.mark.parametrize("between", [b"", b"\0\1\2"])
 def test_a_frame_beyond_the_edges_of_a_gif_takes_no_memory(between):
     frames = [Image.new("L", (60, 20), 255), Image.new("L", (60, 20), 0)]
