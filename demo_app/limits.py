@@ -54,7 +54,7 @@ def _is_file(value: object) -> bool:
         isinstance(value, dict)
         and value.keys() <= FileData.model_fields.keys()
         and all(
-            len(text := str(part)) <= 4096 or (key == "url" and text.startswith("data:"))
+            len(text := str(part)) <= MAX_TEXT or (key == "url" and text.startswith("data:"))
             for key, part in value.items()
         )
     )

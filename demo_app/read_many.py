@@ -211,7 +211,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        runtime = os.environ.get("RUNTIME", "onnx")  # which takes a third less of the processor here
+        runtime = os.environ.get("RUNTIME", "onnx")  # which takes less of the processor
         Recognizer(runtime=runtime)  # a damaged model is found here, not in each worker
         arguments.output.mkdir(parents=True, exist_ok=True)
         written = find_written(arguments.output, arguments.format)

@@ -91,17 +91,14 @@ def test_a_gif_of_very_many_blocks_is_refused():
 
 
 @pytest.mark.parametrize("between", [b"", b"\0\1\2"])
-def test_a_frame_beyond_the_edges_of_a_gif_takes_no_memory(between):
+def test_a_frame_beyond_the_edges_of_a_gif_is_left_out(between):
     frames = [Image.new("L", (60, 20), 255), Image.new("L", (60, 20), 0)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50, disposal=2)
     second = data.rindex(b",\0\0\0\0")
     large = struct.pack("<4H", 0, 0, 12_000, 12_000)
     assert (images.open_image(data) == 0).all()
-    tracemalloc.start()
     opened = images.open_image(data[:second] + between + b"," + large + data[second + 9 :])
     assert opened.shape == (20, 60, 1) and (opened == 255).all()
-    assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    tracemalloc.stop()
 
 
 def test_two_lines_are_noticed():
