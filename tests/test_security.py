@@ -227,6 +227,8 @@ def served(tmp_path_factory):
             address = stack.enter_context(serve(place / "app" / "app.py", place, **environment))
         client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
         (scratch,) = scratch.glob("customocr_*")
+        while "public link" not in (place / "app.log").read_text():  # gradio's last word at its start
+            time.sleep(0.05)
         yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client, stop=stack.close)
 
 
