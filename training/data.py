@@ -219,7 +219,8 @@ def split(
 
     Args:
         table: Has the column `label`, and maybe `split`: images for "validation" or "test" there are all of
-            that split, unless `fold` or `split_by` asks for something else, or no others are left.
+            that split, unless `fold` or `split_by` asks for something else, or no others are left. Images
+            for "model", whose labels a network gave, are only trained with, whatever `labels` is.
         seed: Of the shuffle.
         fold: Which of ten test splits to take, 0 to 9; None takes the test split that is given, else 0.
         labels: How many images go to training and validation together, a ninth of them to validation;
@@ -237,9 +238,11 @@ def split(
     if fold not in (None, *range(10)):
         raise ValueError(f"FOLD is {fold!r}; set it to None or a number from 0 to 9.")
     given = pd.Series(table.get("split", ""), table.index)
+    is_guess = given == "model"
     given = given.where(given.isin(["validation", "test"]), "")
-    if fold is not None or split_by == "label" or (given != "").all():
+    if fold is not None or split_by == "label" or (given[~is_guess] != "").all():
         given[:] = ""
+    given[is_guess] = "train"
     has_validation, has_test = (given == "validation").any(), (given == "test").any()
     groups = table["label"] if split_by == "label" else pd.Series(table.index, table.index)
     sizes = groups[given == ""].value_counts(sort=False)
@@ -256,7 +259,9 @@ def split(
     is_validation = (before < limit / 9) & ~has_validation
     names = np.select([is_validation, before < limit], ["validation", "train"], "" if has_test else "test")
     split_of = dict(zip(others, names, strict=True)) | dict.fromkeys(test_fold, "test")
-    names = given.where(given != "", groups.map(split_of))
+    drawn = groups.map(split_of)
+    names = given.where(given != "", drawn)
+    names[is_guess & drawn.isin(["validation", "test"])] = ""  # for its label is there
     splits = {name: table[names == name] for name in ("train", "validation", "test")}
     if empty := [name for name, rows in splits.items() if rows.empty]:
         raise ValueError(

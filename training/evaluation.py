@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ from decoding import are_usual, decode
 from rapidfuzz.distance import Levenshtein
 
 from training.data import to_text
+from training.intervals import wilson_interval
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # of each image, from label ids and logits
 
@@ -82,15 +82,6 @@ def choose_threshold(predictions: pd.DataFrame, precision: float = 0.999, least:
     is_enough = (by_confidence["sum"] >= precision * by_confidence["size"]) & (by_confidence["size"] >= least)
     enough = by_confidence.index[is_enough]
     return float(enough[-1]) if len(enough) else None
-
-
-def wilson_interval(right: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Compute the interval for a share of `right` out of `count` (Wilson, 1927)."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = right / count
-    middle = share + z**2 / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
 
 
 def character_error_rate(labels: list[str], texts: list[str]) -> float:

@@ -11,7 +11,7 @@ from folders import count_kinds, describe_kinds, list_files
 from images import SUFFIXES
 
 from training.errors import DatasetError
-from training.lists import POSITIONS, READERS, List, ListError, check_file, decode, read_list, show
+from training.lists import POSITIONS, READERS, SPLITS, List, ListError, check_file, decode, read_list, show
 from training.names import Names, find_split
 
 PATTERN = "(.+)"  # the whole name: nobody has said that names are labels
@@ -31,7 +31,7 @@ HOW = 'Set LABEL_FROM to the path of a list, to "name" or to "folder"; docs/own_
 class Labels(NamedTuple):
     """The labels of a folder, and where they come from."""
 
-    rows: list[tuple[Path, str, str]]  # image, label or "", the split that it is given to or ""
+    rows: list[tuple[Path, str, str]]  # image, label or "", the split that it is given to, "model" or ""
     missing: list[tuple[str, str]]  # names in lists that are those of no image, and their labels
     said: list[str]  # where labels come from, with examples; then what else the user should know
 
@@ -54,15 +54,27 @@ def read_lists(paths: list[Path], names: Names) -> tuple[dict[Path, List], dict[
 def pair_lists(
     lists: dict[Path, List], names: Names, folder: Path, images: list[Path]
 ) -> tuple[list[tuple[Path, str, str]], list[tuple[str, str]]]:
-    """Pair images with what lists say, "" where they say nothing, and names that no image has with labels."""
-    rows, missing = {}, []
+    """Pair images with what lists say, "" where they say nothing, and names that no image has with labels.
+
+    The labelling page's answers replace what other lists say.
+    """
+    rows, missing, answers, known = {}, [], {}, set(images)
     for path, found in lists.items():
         split = find_split(*path.relative_to(folder).parts) if path.is_relative_to(folder) else ""
         for name, label in found.pairs:
-            if image := names.find(name, path.parent):
-                rows.setdefault((image, label), split or find_split(*image.relative_to(folder).parts[:-1]))
-            else:
+            exact = path.parent / name  # with spaces around it, too
+            image = exact if exact in known else names.find(name, path.parent)
+            if not image:
                 missing.append((name, label))
+            elif found.sources:
+                answers[image] = label, SPLITS.get(found.sources[name], "")
+            else:
+                rows.setdefault((image, label), split or find_split(*image.relative_to(folder).parts[:-1]))
+    given = {image: split for (image, _), split in rows.items()}
+    rows = {row: split for row, split in rows.items() if row[0] not in answers}
+    for image, (label, split) in answers.items():
+        other = given.get(image) or find_split(*image.relative_to(folder).parts[:-1])
+        rows[image, label] = split or other
     named = {image for image, _ in rows}
     rows |= {(image, ""): "" for image in images if image not in named}
     return [(image, label, split) for (image, label), split in rows.items()], missing

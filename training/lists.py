@@ -5,10 +5,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from images import SUFFIXES
@@ -31,6 +32,11 @@ WORD_NUMBER = re.compile(
     r"(?:^|/)\d+_[^\W\d]+_(\d+)\.\w+\n\1$"
 )  # MJSynth: 115_Lube_45484.jpg is labelled 45484
 
+ANSWERS = re.compile(
+    rb'(?:\xef\xbb\xbf)?"?filename"?([,;\t])"?label"?\1"?source"?\1"?when"?\r?\n'
+)  # begins what the labelling page writes
+SPLITS = {"sample": "test", "model": "model"}  # by the source of an answer; the network's own are never test
+
 IsImage = Callable[[str], bool]  # whether an image has this name
 
 
@@ -44,6 +50,7 @@ class List(NamedTuple):
     columns: str  # which it was read from, in words
     pairs: list[tuple[str, str]]  # names of images, labels
     note: str = ""
+    sources: Mapping[str, str] = MappingProxyType({})  # of the labelling page's answers, by the names
 
 
 def show(texts: Iterable[object], most: int = 3) -> str:
@@ -237,9 +244,25 @@ def decode(content: bytes) -> tuple[str, str]:
     return text, note
 
 
+def read_answers(content: bytes, separator: str) -> List:
+    """Read what the labelling page writes: an image's last row counts, a row that was cut off does not."""
+    whole = content[: content.rfind(b"\n") + 1]
+    text, note = decode(whole)
+    lines = [line for line in text.split("\n")[1:] if line.strip()]
+    rows = [next(csv.reader([line], delimiter=separator)) for line in lines]  # each by itself
+    last = {row[0]: row for row in rows if len(row) == 4}
+    if cut := sum(len(row) != 4 for row in rows) + (whole != content):
+        note += "; it " * bool(note) + f"has rows that were cut off and don't count: {cut}"
+    pairs = [(name, row[1]) for name, row in last.items()]
+    return List("columns filename and label", pairs, note, {name: row[2] for name, row in last.items()})
+
+
 def read_text(path: Path, is_image: IsImage) -> List:
     """Read JSON or columns."""
-    text, note = decode(path.read_bytes())
+    content = path.read_bytes()
+    if header := ANSWERS.match(content):
+        return read_answers(content, header[1].decode())
+    text, note = decode(content)
     is_json = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
     if is_json or text.lstrip()[:1] in ("{", "["):
         try:
