@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-light browser test test-all lint audit study
+.PHONY: demo demo-light browser test test-all lint audit study label
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
@@ -33,6 +33,10 @@ audit: $(VENV)/tests $(VENV)/audit/ready
 # For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"
 study: $(VENV)/env
 	$(BIN)/python -m training.run $(if $(DATASET),-p DATASET "$(DATASET)") $(PARAMETERS)
+
+# For example: make label DATASET=../mine PARAMETERS="-p LINES 2"
+label: $(VENV)/env
+	$(BIN)/python -m label_app.app $(if $(DATASET),"$(DATASET)",$(error Name the folder of your images: make label DATASET=../mine)) $(PARAMETERS)
 
 $(VENV)/demo: demo_app/requirements.txt | $(VENV)/ready
 	$(BIN)/pip install --quiet -r $<

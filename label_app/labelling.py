@@ -1,0 +1,681 @@
+"""Labels a folder of images with a model's help: which image comes next, what was answered, what was learnt.
+
+All that `app.py` shows. A program can drive it, too: `upcoming` and `answer` in turns.
+"""
+
+import contextlib
+import csv
+import hashlib
+import io
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+from folders import find_images
+from formats import Format
+from images import ImageError, open_image
+from ocr import ModelError, Reading, Recognizer
+from PIL import Image
+
+from training.errors import DatasetError
+from training.labels import PATTERN, find_labels
+from training.lists import ANSWERS, read_list
+from training.writing import clean
+
+ROOT = Path(__file__).parent.parent
+HEADER = b'"filename","label","source","when"\n'
+MAX_SAMPLE, SAMPLE_SHARE = 50, 0.2  # images of the random sample, at most
+AHEAD = 6  # images that the page knows before it shows them
+READ_TOGETHER = 32
+DRAWN = 32  # images among which the least sure one comes next
+DIFFERENT = 4  # of so many, one is the least like what was labelled
+THUMBNAIL = (24, 8)
+COPY = 0.97  # correlation of thumbnails from which on images that are read the same are near copies
+DOUBTFUL = 0.9  # confidence of a character, below which it is marked
+NEW_CHARACTER = 0.01  # how probable one may be where the alphabet counts as known
+LEAST_LABELS = 10  # to train with, beside those of the random sample
+LOOK_SECONDS = 5  # from one look for new files to the next
+EPOCH = re.compile(r"epoch +(\d+)/(\d+) .* exact match +(\S+) +[\d.]+ s(.*)")
+MODEL_FILES = ("ocr_model*", "*_to_*", "Examples", "*_export", "__pycache__")
+HOME = "https://github.com/ertugruldmr/CustomOCR"
+CARD = "---{}---\n\n# {}\n\nReads images like those it learnt from, with [CustomOCR](" + HOME + ").\n"
+
+
+class LabellingError(Exception):
+    """Something that can't be done; the message says why and what to do."""
+
+
+class Label(NamedTuple):
+    """What an image is said to show."""
+
+    text: str  # "" where nobody can read it, or it is not to be used
+    source: str  # "sample" or "person", who typed or accepted it; "model"; "given" before all that
+
+
+class LabelFile:
+    """`labels.csv` in a folder: a row for each answer, of which an image's last one counts.
+
+    Raises:
+        LabellingError: If another process labels the folder, or nobody may write there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "labels.csv"
+        self.lock = FileLock(folder / ".labels.lock", thread_local=False)
+        try:
+            self.lock.acquire(timeout=0)
+            if self.path.exists():
+                self.path.open("r+b").close()
+        except Timeout as error:
+            raise LabellingError(
+                f"{folder} is being labelled by another process. Go on in its page, or end it first."
+            ) from error
+        except OSError as error:
+            raise LabellingError(
+                f"The labels can't be written to {folder} ({error.strerror}). Copy it to where you may write."
+            ) from error
+
+    def load(self) -> dict[str, Label] | None:
+        """Read the answers, by the names of images; None if the file is missing or somebody else's."""
+        if not self.path.exists() or not ANSWERS.match(self.path.read_bytes()):
+            return None
+        found = read_list(self.path, lambda _: True)
+        return {name: Label(text, found.sources[name]) for name, text in found.pairs}
+
+    def append(self, new: dict[str, Label], known: dict[str, Label]) -> None:
+        """Put answers on the disk, with all known ones where the file is missing or somebody else's.
+
+        Raises:
+            LabellingError: If they can't be written.
+        """
+        try:
+            exists = self.path.exists()
+            with self.path.open("r+b") if exists else contextlib.nullcontext(io.BytesIO()) as file:
+                header = ANSWERS.match(file.read(100))
+                if header:
+                    start = max(0, file.seek(0, os.SEEK_END) - 10_000)
+                    file.seek(start)
+                    end = start + file.read().rfind(b"\n") + 1  # a row that was cut off goes
+                    _write(file, end, _rows(new, header[1].decode()))
+            if not header:
+                if exists:
+                    self.path.rename(
+                        self.path.with_name(f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.csv")
+                    )
+                unfinished = self.path.with_name(".labels.csv")
+                with unfinished.open("wb") as file:
+                    _write(file, 0, HEADER + _rows(known | new, ","))
+                unfinished.replace(self.path)
+        except OSError as error:
+            raise LabellingError(
+                f"The answer is not saved: {self.path} can't be written ({error.strerror}). Mend that and "
+                "answer again."
+            ) from error
+
+
+def _rows(labels: dict[str, Label], separator: str) -> bytes:
+    text, when = io.StringIO(), datetime.now(UTC).isoformat(timespec="seconds")
+    rows = csv.writer(text, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    rows.writerows((name, *label, when) for name, label in labels.items())
+    return text.getvalue().encode(errors="replace")
+
+
+def _write(file: io.BufferedRandom | io.BufferedWriter, place: int, content: bytes) -> None:
+    file.seek(place)
+    file.truncate()
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class Training(threading.Thread):
+    """Runs the notebook on a folder in a process of its own, then loads what it exported.
+
+    Args:
+        folder: Holds the images and `labels.csv`.
+        work: Gets the folder `reader`, a copy of the demo app with the new model, and checkpoints.
+        parameters: Of the notebook, names and values.
+
+    Attributes:
+        recognizer: The new one, None before the end and if it failed.
+        said: How far it is, or how it ended.
+    """
+
+    def __init__(self, folder: Path, work: Path, parameters: list[list[str]]) -> None:
+        super().__init__(daemon=True)
+        self.recognizer: Recognizer | None = None
+        self.said, self.reader = "The notebook starts.", work / "reader"
+        folders = {"DATASET": folder, "OUTPUT": self.reader, "REPORT": work / "report", "WORK": work}
+        given = [*([name, str(path)] for name, path in folders.items()), *parameters]
+        command = [sys.executable, "-m", "training.run", *(word for pair in given for word in ("-p", *pair))]
+        if nice := shutil.which("nice"):  # labelling comes first
+            command = [nice, *command]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        coding = {"encoding": "utf-8", "errors": "replace", "env": os.environ | {"PYTHONIOENCODING": "utf-8"}}
+        self.process = subprocess.Popen(command, cwd=ROOT, **options, **coding)
+
+    def run(self) -> None:
+        """Wait for the end."""
+        last = "it ended without a word"
+        for line in self.process.stdout:
+            last = line.strip() or last
+            if found := EPOCH.search(line):
+                epoch, epochs, match, left = found.groups()
+                self.said = f"Epoch {epoch} of {epochs}: {match} of the validation images are read{left}."
+        if self.process.wait():
+            self.said = f"The training failed, and the model stays as it was. {last}"
+            return
+        try:
+            self.recognizer, self.said = load_model(self.reader), "The new model reads now."
+        except ModelError as error:
+            self.said = str(error)
+
+
+def load_model(folder: Path) -> Recognizer:
+    """Load an exported model, with onnxruntime where it can: that starts at once."""
+    return Recognizer(folder, "onnx" if (folder / "ocr_model.onnx").exists() else None)
+
+
+NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
+CODES = {"given": GIVEN, "sample": SAMPLE, "person": PERSON, "model": MODEL}
+STATE = [
+    ("confidence", np.float32),  # of what is read
+    ("sure", bool),
+    ("round", np.int32),  # in which it was read, 0 for none: each model and alphabet begins one
+    ("gone", bool),  # deleted, or can't be opened
+    ("source", np.uint8),  # of its label: NO for none, or one of CODES
+    ("copy", bool),  # a near copy of one that is labelled or comes next
+]
+
+
+class Labelling:
+    """A folder that is being labelled. Several threads may call all methods.
+
+    Images have numbers, in an order of chance that stays the same.
+
+    Args:
+        folder: Holds the images, and gets `labels.csv`.
+        model: Folder of an export that reads the images until a model is trained here.
+        work: Gets the trained models, and may hold those of an earlier session.
+        parameters: Of the notebook, names and values.
+
+    Raises:
+        LabellingError: If the folder holds no images, or can't be labelled.
+        ModelError: If the model can't be loaded.
+
+    Attributes:
+        names: The path of each image below the folder, with `/`.
+        labels: By the names, also of images that are gone.
+        guesses: What is read in each image: the text, and its doubtful characters.
+        state: What else is known of each.
+        suggested: Labels, by the names, that the names themselves may be.
+        every: After so many new labels a training starts by itself; 0 for never.
+        message: What a training or a server has come to.
+    """
+
+    def __init__(self, folder: Path, model: Path, work: Path, parameters: list[list[str]]) -> None:
+        if not folder.is_dir():
+            raise LabellingError(f"There is no folder {folder}. Check DATASET, and unpack an archive first.")
+        self.folder, self.work, self.parameters = folder, work, parameters
+        self.file, self.changed = LabelFile(folder), threading.Condition()
+        self.names: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.guesses: list[tuple[str, list[dict[str, Any]]] | None] = []
+        self.state = np.zeros(0, STATE)
+        self.thumbnails = np.zeros((0, math.prod(THUMBNAIL)), np.float32)
+        self.labels: dict[str, Label] = {}
+        self.characters: Counter[str] = Counter()
+        self.folders: dict[Path, int] = {}
+        self._look()
+        if not self.names:
+            raise LabellingError(f"There are no images in {folder}. Check DATASET.")
+        answers, self.suggested = self.file.load(), {}
+        self._note(self._find_given() if answers is None else answers)
+        source = self.state["source"]
+        self.sample = set(np.flatnonzero(source == SAMPLE).tolist())  # and what is to be labelled yet
+        self.sample_size = min(MAX_SAMPLE, int(SAMPLE_SHARE * (source != GIVEN).sum()))
+        self.queues: dict[str, list[int]] = {"label": [], "check": []}
+        self.skipped: dict[int, None] = {}
+        self.checked: set[int] = set()
+        self.to_check: deque[int] = deque()
+        self.accepted: deque[bool] = deque(maxlen=50)
+        self.every = self.new = self.turn = 0
+        self.chance = np.random.default_rng(0)
+        self.training: Training | None = None
+        self.server: subprocess.Popen | None = None
+        self.served, self.message, self.form = 0, "", None
+        try:  # that of an earlier session
+            self.recognizer, self.is_trained = load_model(work / "reader"), True
+        except ModelError:
+            self.recognizer, self.is_trained = load_model(model), False
+        self.round, self.is_open = 1, True
+        self.thread = threading.Thread(target=self._read_on, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """End the processes and let others label the folder."""
+        with self.changed:
+            self.is_open = False
+            self.changed.notify_all()
+        for process in (self.training and self.training.process, self.server):
+            if process and process.poll() is None:
+                process.terminate()
+        self.thread.join()
+        self.file.lock.release()
+
+    def upcoming(self, mode: str) -> list[dict[str, Any]]:
+        """List the images that come next, with what is read in them.
+
+        Args:
+            mode: "label" for images without a label, "check" for those with one that may be wrong.
+        """
+        with self.changed:
+            queue = self.queues[mode]
+            for number in queue:
+                self.state["gone"][number] |= not (self.folder / self.names[number]).exists()
+            self._drop({number for number in queue if self.state["gone"][number]})
+            queue = self.queues[mode]
+            while len(queue) < AHEAD and (number := self._choose(mode)) is not None:
+                queue.append(number)
+            self.changed.notify_all()
+            return [self._describe(number) for number in queue]
+
+    def answer(self, name: str, text: str | None, guess: str | None = None) -> None:
+        """Take an answer, and put it on the disk.
+
+        Args:
+            name: Of the image.
+            text: What it shows; "" if nobody can read it, None to show it again later.
+            guess: The text that was proposed, None if there was none.
+
+        Raises:
+            LabellingError: If it can't be written, or there is no such image.
+        """
+        with self.changed:
+            if (number := self.numbers.get(name)) is None:
+                raise LabellingError(f"There is no image {name} in this folder. Load the page anew.")
+            if number in self.queues["check"]:
+                self.checked.add(number)
+            if text is None:
+                self.skipped.pop(number, None)
+                self.skipped[number] = None
+            else:
+                new = Label(clean(text, False)[0], "sample" if number in self.sample else "person")
+                old = self.labels.get(name)
+                self._write({name: new})
+                if guess is not None and not old:
+                    self.accepted.append(new.text == guess)
+                self.new += new != old
+                self.skipped.pop(number, None)
+                self._learn_alphabet()
+            self._drop({number})
+            if self.every and self.new >= self.every and not self.is_training:
+                with contextlib.suppress(LabellingError):  # there are too few labels
+                    self.train()
+
+    def accept_sure(self) -> int:
+        """Take what is read for sure as the labels of images that no person has labelled; count them.
+
+        Raises:
+            LabellingError: If they can't be written.
+        """
+        with self.changed:
+            is_free = np.isin(self.state["source"], (NO, MODEL)) & ~self.state["gone"]
+            is_free[list(self.sample)] = False
+            is_free &= self.state["round"] == self.round
+            new = {
+                self.names[number]: Label(self.guesses[number][0], "model")
+                for number in np.flatnonzero(is_free & self.state["sure"])
+            }
+            new = {name: label for name, label in new.items() if self.labels.get(name) != label}
+            self._write(new)
+            return len(new)
+
+    def take_names(self) -> None:
+        """Take the names of the files as their labels.
+
+        Raises:
+            LabellingError: If they can't be written.
+        """
+        with self.changed:
+            self._write({name: label for name, label in self.suggested.items() if name not in self.labels})
+            self.suggested = {}
+
+    def picture(self, name: str) -> bytes:
+        """Draw an image as a PNG that is no larger than a screen.
+
+        Raises:
+            ImageError: If it can't be opened any more.
+            KeyError: If there never was one.
+        """
+        pixels = open_image(self.folder / self.names[self.numbers[name]], 3)
+        picture, file = Image.fromarray(pixels), io.BytesIO()
+        picture.thumbnail((1600, 800))
+        picture.save(file, "PNG", compress_level=1)
+        return file.getvalue()
+
+    def status(self) -> dict[str, Any]:
+        """Count.
+
+        Returns:
+            images: All, by what labels they have: labelled (by a person, or before), by_model, or rest; of
+                the rest, read: those that this model has read, and sure: those that it is sure of.
+            accepted: Which of the last 50 guesses were right.
+            sample: Which images of the random sample this model reads right, and whether it is sure of each;
+                sample_size: how many there are to be.
+            is_training, is_trained, message: What the model is up to.
+        """
+        with self.changed:
+            is_here = ~self.state["gone"]
+            source, is_read = self.state["source"], self.state["round"] == self.round
+            counts = np.bincount(source[is_here], minlength=5).tolist()
+            shown = [
+                n for n in np.flatnonzero((source == SAMPLE) & is_read) if self.labels[self.names[n]].text
+            ]
+            right = [self.guesses[n][0] == self.labels[self.names[n]].text for n in shown]
+            rest = is_here & (source == NO)
+            return {
+                "images": sum(counts),
+                "labelled": counts[GIVEN] + counts[SAMPLE] + counts[PERSON],
+                "by_model": counts[MODEL],
+                "accepted": list(self.accepted),
+                "sample": list(zip(right, self.state["sure"][shown].tolist(), strict=True)),
+                "sample_size": self.sample_size,
+                "rest": counts[NO],
+                "read": int((rest & is_read).sum()),
+                "sure": int((rest & is_read & self.state["sure"]).sum()),
+                "is_training": self.is_training,
+                "is_trained": self.is_trained,
+                "message": self.training.said if self.is_training else self.message,
+            }
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training runs."""
+        return self.training is not None and self.training.is_alive()
+
+    def train(self) -> None:
+        """Start a training on the labels so far, in the background.
+
+        Raises:
+            LabellingError: If one runs already, or the labels are too few.
+        """
+        with self.changed:
+            used = [label for label in self.labels.values() if label.text and label.source != "sample"]
+            if self.is_training:
+                raise LabellingError("A training runs already.")
+            if len(used) < LEAST_LABELS or len({label.text for label in used}) < 2:
+                beside = " beside the random sample, on which the model is tested" if self.sample else ""
+                raise LabellingError(
+                    f"Label at least {LEAST_LABELS} images of different texts{beside}: so far {len(used)}."
+                )
+            reader = self.work / "reader"
+            ignored = shutil.ignore_patterns(*MODEL_FILES)
+            shutil.copytree(ROOT / "demo_app", reader, ignore=ignored, dirs_exist_ok=True)
+            settings = (reader / "README.md").read_text("utf-8").split("---")[1]  # of the Space
+            (reader / "README.md").write_text(CARD.format(settings, self.folder.resolve().name), "utf-8")
+            self.training, self.new = Training(self.folder.resolve(), self.work.resolve(), self.parameters), 0
+            self.training.start()
+
+    def serve(self) -> str:
+        """Serve the demo app with the model that was trained last, and give its address.
+
+        Raises:
+            LabellingError: If there is none, or the app does not start.
+        """
+        with self.changed:
+            if not self.is_trained:
+                raise LabellingError(
+                    "There is no model yet that has learnt from your labels. Train it first."
+                )
+            if self.server and self.served != self.round:
+                self.server.terminate()
+                self.server = None
+            if self.server is None or self.server.poll() is not None:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", 0))
+                    self.port = probe.getsockname()[1]
+                place = {"GRADIO_SERVER_PORT": str(self.port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+                command = [sys.executable, str(self.work / "reader" / "app.py")]
+                self.server, self.served = subprocess.Popen(command, env=os.environ | place), self.round
+            server, port = self.server, self.port
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return f"http://127.0.0.1:{port}"
+            if server.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise LabellingError("The reader does not start. The terminal of this page says why.")
+
+    def _look(self) -> None:
+        """Look for images that are new or gone, if a folder has changed."""
+        stamps = {self.folder: 0} | self.folders
+        for folder in stamps:
+            with contextlib.suppress(OSError):
+                stamps[folder] = folder.stat().st_mtime_ns
+        if stamps == self.folders:
+            return
+        found = {path.relative_to(self.folder).as_posix(): path for path in find_images(self.folder)[0]}
+        # Names that a line of a list can't hold are left out.
+        new = [name for name in found.keys() - self.numbers.keys() if _is_plain(name)]
+        new.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+        with self.changed:
+            self.folders = stamps | {path.parent: path.parent.stat().st_mtime_ns for path in found.values()}
+            self.numbers |= {name: number for number, name in enumerate(new, start=len(self.names))}
+            self.names += new
+            self.guesses += [None] * len(new)
+            self.state = np.concatenate([self.state, np.zeros(len(new), STATE)])
+            self.state["gone"] = [name not in found for name in self.names]
+            empty = np.zeros((len(new), self.thumbnails.shape[1]), np.float32)
+            self.thumbnails = np.concatenate([self.thumbnails, empty]) if len(self.thumbnails) else empty
+            self._note({name: self.labels[name] for name in new if name in self.labels})
+
+    def _find_given(self) -> dict[str, Label]:
+        """Find the labels that the folder came with; names of files are only suggested."""
+        try:
+            rows = find_labels(self.folder, PATTERN, None).rows
+        except DatasetError as error:
+            if self.file.path.exists():
+                raise LabellingError(str(error)) from error
+            return {}
+        given = {
+            image.relative_to(self.folder).as_posix(): Label(clean(label, False)[0], "given")
+            for image, label, _ in rows
+            if label
+        }
+        if any(label.text != clean(Path(name).stem, False)[0] for name, label in given.items()):
+            return given
+        self.suggested = given
+        return {}
+
+    def _note(self, labels: dict[str, Label]) -> None:
+        self.labels |= labels
+        for name, label in labels.items():
+            if label.source != "model":
+                self.characters.update(label.text)
+            if (number := self.numbers.get(name)) is not None:
+                self.state["source"][number] = CODES.get(label.source, GIVEN)
+
+    def _write(self, labels: dict[str, Label]) -> None:
+        if labels:
+            self.file.append(labels, self.labels)
+            self._note(labels)
+            self._drop({self.numbers[name] for name in labels})
+
+    def _drop(self, numbers: set[int]) -> None:
+        for mode, queue in self.queues.items():
+            self.queues[mode] = [number for number in queue if number not in numbers]
+
+    def _choose(self, mode: str) -> int | None:
+        """Choose an image that is in no queue; None if there are no more."""
+        queued = [number for queue in self.queues.values() for number in queue]
+        state = self.state
+        if mode == "check":
+            if not self.to_check:
+                self._sort_labels()
+            while self.to_check:
+                if (number := self.to_check.popleft()) not in queued:
+                    return number
+            return None
+        is_free = (state["source"] == NO) & ~state["gone"]
+        is_free[queued + list(self.skipped)] = False
+        if len(self.sample) < self.sample_size and is_free.any() and not (state["source"] == MODEL).any():
+            number = int(is_free.argmax())
+            self.sample.add(number)
+            return number
+        known = np.flatnonzero(is_free & (state["round"] > 0) & ~state["copy"])
+        others = [*np.flatnonzero(np.isin(state["source"], (SAMPLE, PERSON))).tolist(), *queued]
+        while known.size:
+            drawn = known if known.size <= DRAWN else known[self.chance.integers(known.size, size=DRAWN)]
+            likeness = self.thumbnails[drawn] @ self.thumbnails[others].T
+            self.turn += 1
+            is_turn = others and self.turn % DIFFERENT == 0
+            best = int((likeness.max(axis=1) if is_turn else state["confidence"][drawn]).argmin())
+            number = int(drawn[best])
+            alike = [others[n] for n in np.flatnonzero(likeness[best] > COPY)]
+            if not any(self._text(number) in (self._text(other), self._label(other)) for other in alike):
+                return number
+            state["copy"][number] = True
+            known = known[known != number]
+        if is_free.any():
+            return int(is_free.argmax())
+        return next((n for n in self.skipped if n not in queued and state["source"][n] == NO), None)
+
+    def _sort_labels(self) -> None:
+        """Put first what the model reads differently, above all where it is confident."""
+        doubts = {}
+        for name, label in self.labels.items():
+            number = self.numbers.get(name)
+            if number is not None and self.guesses[number] and number not in self.checked:
+                confidence = float(self.state["confidence"][number])
+                differs = self._text(number) != label.text
+                doubts[number] = -confidence if differs else confidence
+        self.to_check.extend(sorted(doubts, key=doubts.__getitem__))
+
+    def _text(self, number: int) -> str | None:
+        guess = self.guesses[number]
+        return guess and guess[0]
+
+    def _label(self, number: int) -> str | None:
+        label = self.labels.get(self.names[number])
+        return label and label.text
+
+    def _describe(self, number: int) -> dict[str, Any]:
+        text, marks = self.guesses[number] or (None, [])
+        return {
+            "name": self.names[number],
+            "guess": text,
+            "marks": marks,
+            "confidence": round(float(self.state["confidence"][number]), 4),
+            "label": self._label(number),
+            "is_sample": number in self.sample,
+        }
+
+    def _begin_round(self) -> None:
+        self.round += 1
+        self.state["copy"] = False
+        self.to_check.clear()
+        for queue in self.queues.values():
+            del queue[2:]  # the page has loaded the first ones
+
+    def _end_training(self) -> None:
+        if self.training and not self.training.is_alive():
+            self.message = self.training.said
+            if self.training.recognizer:
+                self.recognizer, self.is_trained, self.form = self.training.recognizer, True, None
+                self._begin_round()
+            self.training = None
+
+    def _learn_alphabet(self) -> None:
+        """Keep a model that knows more characters to those of the labels, once new ones are improbable.
+
+        After Good and Turing: as probable as the characters that occurred once.
+        """
+        once = sum(count == 1 for count in self.characters.values())
+        is_known = not self.is_trained and once < NEW_CHARACTER * self.characters.total()
+        known = "".join(sorted(self.characters)) if is_known else ""
+        if known != (self.form.alphabet if self.form else ""):
+            self.form = Format(alphabet=known)
+            self._begin_round()
+
+    def _unread(self) -> list[int]:
+        """List what is to be read next: what comes next, then the sample, then what has no label."""
+        is_stale = (self.state["round"] != self.round) & ~self.state["gone"]
+        queued = [number for queue in self.queues.values() for number in queue if is_stale[number]]
+        source = self.state["source"]
+        some = (np.flatnonzero(is_stale & kind) for kind in (source == SAMPLE, source == NO, source != NO))
+        return queued or next((numbers[:READ_TOGETHER].tolist() for numbers in some if numbers.size), [])
+
+    def _read_on(self) -> None:
+        looked = time.monotonic()
+        while self.is_open:
+            if time.monotonic() - looked > LOOK_SECONDS:
+                self._look()
+                looked = time.monotonic()
+            with self.changed:
+                self._end_training()
+                numbers = self._unread()
+                recognizer, form, number_of_round = self.recognizer, self.form, self.round
+                if not numbers:
+                    self.changed.wait(1)
+                    continue
+            images = [self._open(number, recognizer.channels) for number in numbers]
+            readings = list(recognizer.read_each(images, form))
+            with self.changed:
+                for number, image, reading in zip(numbers, images, readings, strict=True):
+                    if isinstance(reading, ImageError):
+                        self.state["gone"][number] = True
+                    elif number_of_round == self.round:
+                        text = clean(reading.text, False)[0]
+                        self.guesses[number] = text, _mark(reading, image.shape[1], recognizer.shape.lines)
+                        self.thumbnails[number] = _shrink(image)
+                        self.state["confidence"][number] = reading.confidence
+                        self.state["sure"][number] = reading.sure
+                        self.state["round"][number] = self.round
+                self.changed.notify_all()
+
+    def _open(self, number: int, channels: int) -> np.ndarray | ImageError:
+        try:
+            return open_image(self.folder / self.names[number], channels)
+        except ImageError as error:
+            return error
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether a name is Unicode in one line."""
+    return not {"\n", "\r"} & set(name) and name.encode("utf-8", "ignore").decode() == name
+
+
+def _mark(reading: Reading, width: int, lines: int) -> list[dict[str, float]]:
+    """Say where doubtful characters stand: `at` in the text, -1 if unclear; else in shares of the image."""
+    from_left = "".join(character.text for character in reading.characters)
+    centres = [(character.left + character.right) / 2 / width for character in reading.characters]
+    gap = min(float(np.median(np.abs(np.diff(centres)))), 0.3) if len(centres) > 1 else 0.3
+    marks = []
+    for number, character in enumerate(reading.characters):
+        if character.confidence < DOUBTFUL:
+            at = {reading.text: number, reading.text[::-1]: len(from_left) - 1 - number}.get(from_left, -1)
+            left, top = max(0, centres[number] - gap / 2), character.line / lines
+            box = {"left": left, "width": gap, "top": top, "height": 1 / lines}
+            marks.append({"at": at} | {name: round(share, 4) for name, share in box.items()})
+    return marks
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """Make a thumbnail as float32 (192,), whose product with another is their correlation."""
+    grey = Image.fromarray(image.mean(axis=2).astype(np.uint8))
+    pixels = np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel()
+    pixels -= pixels.mean()
+    return pixels / max(float(np.linalg.norm(pixels)), 1e-6)
