@@ -44,7 +44,7 @@ DIFFERENT = 4  # of so many, one is the least like what was labelled
 THUMBNAIL = (24, 8)
 COPY = 0.97  # correlation of thumbnails from which on images that are read the same are near copies
 DOUBTFUL = 0.9  # confidence of a character, below which it is marked
-NEW_CHARACTER = 0.01  # how probable one may be where the alphabet counts as known
+NEW_CHARACTER = 0.02  # how probable one may be where the alphabet counts as known
 LEAST_LABELS = 10  # to train with, beside those of the random sample
 LOOK_SECONDS = 5  # from one look for new files to the next
 EPOCH = re.compile(r"epoch +(\d+)/(\d+) .* exact match +(\S+) +[\d.]+ s(.*)")
@@ -417,7 +417,7 @@ class Labelling:
             if self.is_training:
                 raise LabellingError("A training runs already.")
             if len(used) < LEAST_LABELS or len({label.text for label in used}) < 2:
-                beside = " beside the random sample, on which the model is tested" if self.sample else ""
+                beside = " beside the random sample, on which the model is tested" if self.sample_size else ""
                 raise LabellingError(
                     f"Label at least {LEAST_LABELS} images of different texts{beside}: so far {len(used)}."
                 )
@@ -601,9 +601,9 @@ class Labelling:
     def _learn_alphabet(self) -> None:
         """Keep a model that knows more characters to those of the labels, once new ones are improbable.
 
-        After Good and Turing: as probable as the characters that occurred once.
+        After Good and Turing: as probable as the characters that occurred once, and one more.
         """
-        once = sum(count == 1 for count in self.characters.values())
+        once = 1 + sum(count == 1 for count in self.characters.values())
         is_known = not self.is_trained and once < NEW_CHARACTER * self.characters.total()
         known = "".join(sorted(self.characters)) if is_known else ""
         if known != (self.form.alphabet if self.form else ""):

@@ -327,6 +327,8 @@ def read_list(path: Path, is_image: IsImage) -> List:
         raise ListError("no package that is installed reads it: save it as CSV, in UTF-8") from error
     except Exception as error:  # whatever the packages for these formats raise
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    if found.sources:  # a person has seen these
+        return found
     pairs = [(name, "" if label is None else label) for name, label in found.pairs]
     for number, (name, label) in enumerate(pairs, start=1):
         if not (isinstance(name, str) and isinstance(label, str)):
