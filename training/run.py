@@ -1,6 +1,6 @@
 """Run the whole notebook from a terminal: `python -m training.run -p DATASET ../mine -p EPOCHS 60`.
 
-The notebook with its outputs goes to `work/study.ipynb`. After a run on the default data set with the default
+The notebook with its outputs goes into the folder `WORK`. After a run on the default data set, with default
 parameters, its outputs also replace those in `study.ipynb`, and its table goes into the pages that show it.
 """
 
@@ -27,13 +27,15 @@ TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL
 
 
 class Kernel(AsyncKernelManager):
-    """A kernel that writes what is not of Python, TensorFlow's remarks, to `work/kernel.log`."""
+    """A kernel that writes what is not of Python, TensorFlow's remarks, to a file."""
+
+    remarks = ROOT / "work" / "kernel.log"
 
     async def start_kernel(self, **options: object) -> None:
         """Start it, with tqdm told not to ask for Jupyter's progress bars."""
         options["env"] = {"PYTHONWARNINGS": "ignore:IProgress not found"} | os.environ
         options["extra_arguments"] += ["--IPKernelApp.capture_fd_output=False"]
-        with Path("work", "kernel.log").open("w") as log:
+        with self.remarks.open("w") as log:
             await super().start_kernel(**options, stderr=log)
 
 
@@ -101,12 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.run", description=__doc__.splitlines()[0])
     help = "a parameter of study.ipynb, any number of times"
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=help)
-    notebook, executed = ROOT / "study.ipynb", ROOT / "work" / "study.ipynb"
+    notebook = ROOT / "study.ipynb"
     parameters = read_parameters(notebook, parser.parse_args().p)
+    work = ROOT / parameters.get("WORK", "work")
+    executed, Kernel.remarks = work / "study.ipynb", work / "kernel.log"
     sys.stdout.reconfigure(errors="replace")  # a pipe of Windows may not know what bars are drawn with
     papermill.log.logger.setLevel("INFO")
     papermill.log.logger.addHandler(Log())
-    executed.parent.mkdir(exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     print("study.ipynb runs. Its first cells take some seconds, for they import TensorFlow.", flush=True)
     options = {"log_output": True, "progress_bar": False, "kernel_manager_class": Kernel}
     try:
@@ -114,7 +118,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on from here.")
     except DeadKernelError:
-        sys.exit("The notebook's process died, perhaps for want of memory: see work/kernel.log.")
+        sys.exit(f"The notebook's process died, perhaps for want of memory: see {Kernel.remarks}.")
     except papermill.PapermillExecutionError as error:
         if error.ename == "SystemExit":  # a machine that has done its part
             return print(error.evalue)
