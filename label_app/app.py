@@ -67,6 +67,7 @@ CSS = """
 #keys #accept {color: white; background: var(--primary-700); border-color: var(--primary-700)}
 #keys kbd {margin-left: 0.375rem; padding: 0 0.375rem; border: 1px solid currentColor; border-radius: 4px}
 #keys kbd {font-size: 0.75rem; color: inherit; background: none}
+#mode .selected {background: var(--primary-700)}
 #numbers p {margin: 0.375rem 0}
 #numbers progress {width: 100%; height: 0.75rem; border: 0; border-radius: 1rem; overflow: hidden}
 #numbers progress::-webkit-progress-bar {background: var(--neutral-300)}
@@ -174,8 +175,8 @@ LISTEN = """() => {
         if (busy || shown !== before) return
         const now = items.find(item => item.name === shown?.name)
         const is_read = now && shown.guess === null && now.guess !== null
-        const is_stale = shown ? !is_old && (!now || is_read) : items.length
-        if (is_stale && !is_touched) show(now ?? items[0])
+        const is_stale = !shown || (!is_old && (!now || is_read))
+        if (is_stale && !(shown && is_touched)) show(now ?? items[0])
         if (shown?.guess === null) setTimeout(look, 200)
     }
     const answer = async text => {
@@ -194,12 +195,11 @@ LISTEN = """() => {
     }
     const back = () => past.length ? show(past.pop(), true) : say("There is nothing to go back to.")
     window.labelling = {
-        choose: async value => {
+        choose: value => {
             mode = value
             shown = null
             say("")
-            await look()
-            if (!items.length) show(null)
+            look()
         },
         focus: () => field.focus(),
     }
@@ -350,7 +350,7 @@ def build(labelling: Labelling) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3):
                 modes = [("Label images", "label"), ("Check labels", "check")]
-                mode = gr.Radio(modes, value="label", show_label=False, container=False)
+                mode = gr.Radio(modes, value="label", show_label=False, container=False, elem_id="mode")
                 gr.HTML(PAGE)
             with gr.Column(scale=1, min_width=280):
                 gr.HTML(elem_id="numbers")
