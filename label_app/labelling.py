@@ -4,6 +4,7 @@ All that `app.py` shows. A program can drive it, too: `upcoming` and `answer` in
 """
 
 import contextlib
+import copy
 import csv
 import hashlib
 import io
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from decoding import BLANK
 from filelock import FileLock, Timeout
 from folders import find_images
-from formats import Format
 from images import ImageError, open_image
 from ocr import ModelError, Reading, Recognizer
 from PIL import Image
@@ -188,6 +189,20 @@ def load_model(folder: Path) -> Recognizer:
     return Recognizer(folder, "onnx" if (folder / "ocr_model.onnx").exists() else None)
 
 
+def keep_to(recognizer: Recognizer, alphabet: str) -> Recognizer:
+    """Make a recognizer that reads no other characters than these."""
+    restricted, serve = copy.copy(recognizer), recognizer._serve
+
+    def serve_some(images: np.ndarray) -> np.ndarray:
+        frames = serve(images)
+        known = [number == BLANK or recognizer.name(number) in alphabet for number in range(frames.shape[2])]
+        frames = frames * known + np.float32(1e-12)
+        return frames / frames.sum(axis=2, keepdims=True)
+
+    restricted._serve = serve_some
+    return restricted
+
+
 NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
 CODES = {"given": GIVEN, "sample": SAMPLE, "person": PERSON, "model": MODEL}
 STATE = [
@@ -255,12 +270,14 @@ class Labelling:
         self.chance = np.random.default_rng(0)
         self.training: Training | None = None
         self.server: subprocess.Popen | None = None
-        self.served, self.message, self.form = 0, "", None
+        self.served, self.message, self.alphabet = 0, "", ""
         try:  # that of an earlier session
             self.recognizer, self.is_trained = load_model(work / "reader"), True
         except ModelError:
             self.recognizer, self.is_trained = load_model(model), False
+        self.first = self.recognizer
         self.round, self.is_open = 1, True
+        self._learn_alphabet()
         self.thread = threading.Thread(target=self._read_on, daemon=True)
         self.thread.start()
 
@@ -398,7 +415,7 @@ class Labelling:
                 "sure": int((rest & is_read & self.state["sure"]).sum()),
                 "is_training": self.is_training,
                 "is_trained": self.is_trained,
-                "message": self.training.said if self.is_training else self.message,
+                "message": self.training.said if self.training else self.message,
             }
 
     @property
@@ -594,7 +611,7 @@ class Labelling:
         if self.training and not self.training.is_alive():
             self.message = self.training.said
             if self.training.recognizer:
-                self.recognizer, self.is_trained, self.form = self.training.recognizer, True, None
+                self.recognizer, self.is_trained = self.training.recognizer, True
                 self._begin_round()
             self.training = None
 
@@ -604,10 +621,11 @@ class Labelling:
         After Good and Turing: as probable as the characters that occurred once, and one more.
         """
         once = 1 + sum(count == 1 for count in self.characters.values())
-        is_known = not self.is_trained and once < NEW_CHARACTER * self.characters.total()
+        is_known = once < NEW_CHARACTER * self.characters.total()
         known = "".join(sorted(self.characters)) if is_known else ""
-        if known != (self.form.alphabet if self.form else ""):
-            self.form = Format(alphabet=known)
+        if known != self.alphabet and not self.is_trained:
+            self.alphabet = known
+            self.recognizer = keep_to(self.first, known) if known else self.first
             self._begin_round()
 
     def _unread(self) -> list[int]:
@@ -627,12 +645,12 @@ class Labelling:
             with self.changed:
                 self._end_training()
                 numbers = self._unread()
-                recognizer, form, number_of_round = self.recognizer, self.form, self.round
+                recognizer, number_of_round = self.recognizer, self.round
                 if not numbers:
                     self.changed.wait(1)
                     continue
             images = [self._open(number, recognizer.channels) for number in numbers]
-            readings = list(recognizer.read_each(images, form))
+            readings = list(recognizer.read_each(images))
             with self.changed:
                 for number, image, reading in zip(numbers, images, readings, strict=True):
                     if isinstance(reading, ImageError):

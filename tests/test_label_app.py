@@ -87,10 +87,15 @@ def page(browser, address):
         yield page
 
 
-def shown(page):
-    """The name of the image that is shown, once its guess is there."""
-    expect(page.locator("#text")).to_have_value(re.compile("."))
+def name_of(page):
+    """The name of the image that is shown."""
     return page.evaluate("decodeURIComponent(document.querySelector('#stage img').src.split('name=')[1])")
+
+
+def shown(page):
+    """The same, once its guess is there."""
+    expect(page.locator("#text")).to_have_value(re.compile("."))
+    return name_of(page)
 
 
 def wait_for_next(page, name):
@@ -121,7 +126,7 @@ def test_a_session_needs_no_mouse(page, images):
     page.keyboard.press("ArrowDown")
     wait_for_next(page, skipped)
     page.keyboard.press("ArrowUp")
-    assert shown_again(page) == second
+    assert name_of(page) == second
     page.keyboard.press("ArrowUp")
     expect(page.locator("#text")).to_have_value('שלום, "x"')
     page.keyboard.press("Control+a")
@@ -143,10 +148,6 @@ def test_a_session_needs_no_mouse(page, images):
     right = sum(truth[name] == text for name, text in expected[3:])
     assert right >= len(truth) - 5
     expect(page.locator("#numbers")).to_contain_text(f"{len(truth)} of {len(truth)} images have a label")
-
-
-def shown_again(page):
-    return page.evaluate("decodeURIComponent(document.querySelector('#stage img').src.split('name=')[1])")
 
 
 @needs_browser
@@ -305,7 +306,7 @@ def test_a_person_comes_from_images_without_labels_to_a_reader_that_is_served(br
 
     def label(page, count):
         for _ in range(count):
-            name = shown(page)
+            name = name_of(page)
             text = truth[name]
             if chance.random() < 0.03:
                 text = chance.choice("23456789") + text[1:]

@@ -32,10 +32,9 @@ class Reader:
     channels, shape = 1, Shape(16, 48, 1, 1)
 
     def __init__(self, texts=(), confidences=()):
-        self.texts, self.confidences, self.forms = texts, confidences, []
+        self.texts, self.confidences = texts, confidences
 
-    def read_each(self, images, form=None):
-        self.forms.append(form and form.alphabet)
+    def read_each(self, images):
         for image in images:
             if isinstance(image, Exception):
                 yield image
@@ -60,6 +59,7 @@ def draw(path, number, look=None):
 def begin(tmp_path, monkeypatch):
     """Makes a folder `images` with numbered images, unless it is there, and begins to label it."""
     begun = []
+    monkeypatch.setattr(labelling, "keep_to", lambda recognizer, _: recognizer)
 
     def start(count=0, reader=None, wait=True, **files):
         folder = tmp_path / "images"
@@ -286,14 +286,30 @@ def test_images_may_come_and_go(begin, monkeypatch):
         session.answer("other.png", "x")
 
 
-def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin):
-    reader = Reader()
-    session = begin(60, reader)
+def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin, monkeypatch):
+    kept = []
+
+    def keep_to(recognizer, alphabet):
+        kept.append(alphabet)
+        return recognizer
+
+    monkeypatch.setattr(labelling, "keep_to", keep_to)
+    session = begin(60)
     for _ in range(40):
         session.answer(session.upcoming("label")[0]["name"], "abcab")
-    wait_until(lambda: reader.forms[-1] == "abc")
     session.answer(session.upcoming("label")[0]["name"], "abd")
-    wait_until(lambda: reader.forms[-1] == "abcd")
+    assert kept == ["abc", "abcd"]
+
+
+def test_a_model_that_is_kept_to_an_alphabet_reads_nothing_else():
+    recognizer = labelling.load_model(ROOT / "demo_app")
+    path = next((ROOT / "demo_app" / "Examples").iterdir())
+    alphabet = set(path.stem)
+    assert labelling.keep_to(recognizer, "".join(alphabet)).read(path).text == path.stem
+    alphabet.remove(path.stem[0])
+    reading = labelling.keep_to(recognizer, "".join(alphabet)).read(path)
+    assert set(reading.text) <= alphabet and reading.frames.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert recognizer.read(path).text == path.stem
 
 
 @pytest.fixture

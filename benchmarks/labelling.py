@@ -1,0 +1,233 @@
+"""Labelling with the page's help, with the true labels as the person: key strokes, labels, seconds.
+
+`python benchmarks/labelling.py` drives the page's own logic, without a browser, on each set five times: in
+the order in which it asks, and in a random one. A training runs at each number of `TRAIN_AT`. It goes on
+where it stopped, prints a table, writes `labelling.json` and `docs/images/labelling.png`, and takes hours.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import matplotlib.pyplot as plt
+import numpy as np
+import own_images
+from rapidfuzz.distance import Levenshtein
+from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write
+
+from label_app.app import START
+from label_app.labelling import Labelling
+from training.fetching import fetch
+from training.labels import PATTERN, find_labels
+from training.writing import clean
+
+SHARED = ARCHIVE.parent
+SETS: dict[str, tuple[str, str, list[list[str]]]] = {  # data set, LABEL_PATTERN, parameters of the trainings
+    "captcha-version-2-images": (DATASET, PATTERN, []),
+    "worqhat-72x24": (str(SHARED / "worqhat-72x24.zip"), PATTERN, []),
+    "words-200x60": (str(SHARED / "words-200x60.zip"), ".*_(.+)", []),
+    "plates-mixed": (str(SHARED / "plates-mixed.zip"), PATTERN, []),
+    "receipts": (str(SHARED / "receipts.zip"), PATTERN, []),
+    "oldprint": (str(SHARED / "oldprint.zip"), PATTERN, []),
+    "captcha-ruankao": (str(SHARED / "captcha-ruankao.zip"), PATTERN, []),
+    "lines": (str(WORK / "lines"), PATTERN, []),
+    "plates": (str(WORK / "plates"), PATTERN, [["LINES", "2"]]),
+}
+SEEDS = (1, 2, 3, 4, 5)
+ORDERS = ("least sure", "random")
+TRAIN_AT = (60, 80, 110, 150, 210, 300, 450, 700, 1000)  # labels
+ENOUGH = 0.99  # of all labels
+MANY, ANSWERS = 100_000, 500
+
+
+def unlabel(name: str, seed: int, folder: Path) -> dict[str, str]:
+    """Copy a set's images, each once, under names that say nothing; return the labels by these names."""
+    dataset, pattern, _ = SETS[name]
+    truth, seen = {}, set()
+    for path, label, _ in find_labels(fetch(dataset, WORK / "data", 0)[0], pattern, None).rows:
+        content = path.read_bytes()
+        if label and (digest := hashlib.sha256(content).digest()) not in seen:
+            seen.add(digest)
+            stem = hashlib.sha256(f"{seed} {path.name}".encode()).hexdigest()[:16]
+            truth[f"_{stem}{path.suffix}"] = clean(label, False)[0]
+            (folder / f"_{stem}{path.suffix}").write_bytes(content)
+    return truth
+
+
+def count_keys(item: dict[str, Any], label: str) -> int:
+    """Count the keys to turn what the field holds into a label, and to accept it."""
+    guess = item["guess"]
+    edits = Levenshtein.editops(guess, label)
+    if not edits:
+        return 1
+    typed = len(label) + (item["confidence"] >= 0.3) + 1  # over all of it, which Ctrl+A selects if need be
+    marks = [mark["at"] for mark in item["marks"] if mark["at"] >= 0]
+    caret = min(marks, default=len(guess))
+    places = [edit.src_pos for edit in edits]
+    moves = min(abs(caret - places[0]), abs(caret - places[-1])) + places[-1] - places[0]
+    return min(typed, moves + len(edits) + 1)
+
+
+def wait(session: Labelling, is_over: Any) -> None:  # noqa: ANN401, a function
+    """Wait for the threads of a session."""
+    while not is_over():
+        if not session.thread.is_alive():
+            raise RuntimeError("The thread that reads has ended.")
+        time.sleep(0.01)
+
+
+def is_read(session: Labelling) -> bool:
+    """Tell whether all images have been read by the model of now, or are gone."""
+    return not session.is_training and not session._unread()
+
+
+def next_item(session: Labelling, order: str) -> dict[str, Any]:
+    """Ask for the next image, with its guess; in random order, the next one of the order of chance."""
+    item = session.upcoming("label")[0]
+    if order == "random" and not item["is_sample"]:
+        item = session._describe(int((session.state["source"] == 0).argmax()))
+    wait(session, lambda: session.guesses[session.numbers[item["name"]]])
+    return session._describe(session.numbers[item["name"]])
+
+
+def simulate(name: str, seed: int, order: str) -> dict[str, Any]:
+    """Label a set until `ENOUGH` of all labels, typed and guessed, are right, or all are typed.
+
+    Returns:
+        The curve: labels, corrections and key strokes so far, and the share of all labels that are right
+        then; the seconds of each training, from the button to new guesses.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "images")
+        folder.mkdir()
+        truth = unlabel(name, seed, folder)
+        session = Labelling(folder, START, Path(place, "work"), SETS[name][2])
+        labels = corrected = keys = 0
+        curve, trainings = [], {}
+        wait(session, lambda: is_read(session))
+        while True:
+            said = [session._label(n) or session._text(n) for n in range(len(session.names))]
+            right = np.mean([text == truth[image] for text, image in zip(said, session.names, strict=True)])
+            curve.append((labels, corrected, keys, float(right)))
+            if right >= ENOUGH or labels == len(truth):
+                break
+            item = next_item(session, order)
+            labels, corrected = labels + 1, corrected + (item["guess"] != truth[item["name"]])
+            keys += count_keys(item, truth[item["name"]])
+            session.answer(item["name"], truth[item["name"]], item["guess"])
+            if labels in TRAIN_AT:
+                start = time.perf_counter()
+                session.train()
+                before = session.round
+                wait(session, lambda before=before: session.round > before or not session.training)
+                if session.round == before:
+                    raise RuntimeError(session.message)
+                trainings[labels] = time.perf_counter() - start
+                wait(session, lambda: is_read(session))
+        session.close()
+    typing = sum(len(label) + 1 for label in truth.values())
+    return {"images": len(truth), "typing": typing, "curve": curve, "trainings": trainings}
+
+
+def measure_latency() -> dict[str, float]:
+    """Answer five times a second in a folder of many images: milliseconds until the next is known."""
+    with tempfile.TemporaryDirectory(dir=WORK) as place:
+        source, folder = Path(place, "source"), Path(place, "images")
+        source.mkdir()
+        folder.mkdir()
+        paths = [source / name for name in unlabel("captcha-version-2-images", 0, source)]
+        for number in range(MANY):
+            os.link(paths[number % len(paths)], folder / f"{number} é.png")
+        port, times = free_port(), []
+        command = [sys.executable, "-m", "label_app.app", str(folder)]
+        environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+        with (
+            running(command, port, Path(place, "log"), cwd=ROOT, env=environment),
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        ):
+            answer = None
+            for _ in range(ANSWERS + 1):
+                start = time.perf_counter()
+                turn = client.post("/label/next", json={"mode": "label", "answer": answer}).json()
+                times.append(1000 * (time.perf_counter() - start))
+                item = turn["items"][0]
+                client.get("/label/image", params={"name": turn["items"][-1]["name"]})  # ahead
+                answer = {"name": item["name"], "text": item["guess"] or "x", "guess": item["guess"]}
+                time.sleep(0.2)
+        for work in (ROOT / "work" / "label").glob(f"{folder.name}-*"):
+            shutil.rmtree(work)
+    return {
+        "images": MANY,
+        "median_ms": float(np.median(times[1:])),
+        "p99_ms": float(np.quantile(times[1:], 0.99)),
+    }
+
+
+def once(name: str, work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401, a function and what it takes
+    """Do something unless its result is there already."""
+    path = run_folder(f"labelling-{name}.json")
+    if not path.exists():
+        content = json.dumps(work(*arguments))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Run all draws of all sets."""
+    for name in SETS:
+        row: dict[str, Any] = {"set": name}
+        for order in ORDERS:
+            draws = [once(f"{name}-{seed}-{order}", simulate, name, seed, order) for seed in SEEDS]
+            last = np.array([draw["curve"][-1] for draw in draws])
+            row |= {"images": draws[0]["images"], "typing": draws[0]["typing"]}
+            names = ("labels", "corrected", "keys", "right")
+            row[order] = dict(zip(names, last.T.tolist(), strict=True))
+            row[order]["seconds"] = [list(draw["trainings"].values()) for draw in draws]
+            row[order]["curves"] = [draw["curve"][:: max(1, len(draw["curve"]) // 200)] for draw in draws]
+            middle = dict(zip(names, np.median(last, axis=0), strict=True))
+            print(
+                f"{name}, {order}: {middle['right']:.1%} of {row['images']:,} labels right after "
+                f"{middle['labels']:.0f} ({middle['corrected']:.0f} typed or corrected), "
+                f"{middle['keys'] / row['typing']:.1%} of the keys",
+                flush=True,
+            )
+        yield row
+
+
+def main() -> None:
+    """Run all and draw the curve of the first set."""
+    for name, draw in {"lines": own_images.draw_lines, "plates": own_images.draw_plates}.items():
+        if name in SETS and not (WORK / name).exists():
+            draw(WORK / name)
+    sets = list(rows())
+    latency = once("latency", measure_latency)
+    print(
+        f"next image after {latency['median_ms']:.0f} ms, 99% within {latency['p99_ms']:.0f} ms", flush=True
+    )
+    write("labelling", {"seeds": SEEDS, "sets": sets, "latency": latency})
+    figure, axis = plt.subplots(figsize=(7, 3.5))
+    for order, colour in zip(ORDERS, ("C0", "C1"), strict=True):
+        for number, curve in enumerate(sets[0][order]["curves"]):
+            _, _, keys, right = np.transpose(curve)
+            name = (
+                f"with the model's help, {order} first" if order != "random" else "with it, in random order"
+            )
+            axis.plot(keys, 100 * right, colour, alpha=0.6, label=name if number == 0 else None)
+    axis.plot([0, sets[0]["typing"]], [0, 100], "k--", label="typing all labels")
+    axis.set(xlabel="key strokes", ylabel="labels of all images that are right, %", ylim=(-3, 103))
+    axis.legend()
+    figure.savefig(ROOT / "docs" / "images" / "labelling.png", dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
