@@ -167,13 +167,14 @@ def scale_checks() -> str:
     node, command = content["node_killed"], content["command_killed"]
     return "\n".join(
         [
-            f"- {content['images']:,} synthetic images: the same texts as `ocr.py --csv`, "
-            f"{content['right']:,} of them right. "
+            f"- {content['images']:,} synthetic images: `read_many.py` gave the same texts as "
+            f"`ocr.py --csv`, {content['right']:,} of them right. "
             f"A reading takes {content['bytes_per_reading']:.0f} bytes of Parquet.",
-            f"- {content['images_of_the_rest']:,} of them on a cluster of two nodes, of which one was killed "
-            f"half-way, after {node['its_processor_seconds']:.0f} s of processor: each image once.",
-            f"- The same with the command itself killed half-way: {command['kept']:,} stayed, and the second "
-            "start read the rest: each image once.",
+            f"- {content['images_of_the_rest']:,} of them on a cluster of two nodes. One node was killed "
+            f"half-way, after {node['its_processor_seconds']:.0f} s of processor time. "
+            "Each image was read once.",
+            f"- The same with the command itself killed half-way: {command['kept']:,} readings were kept, "
+            "and the second start read the rest. Each image was read once.",
         ]
     )
 
@@ -182,9 +183,10 @@ def machines() -> str:
     """Say what was shown of training on two machines."""
     content = load("machines")
     return (
-        f"- Two machines, here two processes, of which one was killed after {content['epochs_before']} of "
-        f"{content['epochs']} epochs: the other ended {content['seconds_until_noticed']:.0f} s later with a "
-        f"sentence. Started again, they went on; exact match {content['exact_match']:.2%} on the test split."
+        f"- Two machines, here two processes. One was killed after {content['epochs_before']} of "
+        f"{content['epochs']} epochs; the other stopped {content['seconds_until_noticed']:.0f} s later "
+        "with a message. Started again, they finished, with an exact match of "
+        f"{content['exact_match']:.2%} on the test split."
     )
 
 
@@ -194,10 +196,10 @@ def many_images() -> str:
     memory = content["bytes_by_epochs_done"]
     second = {name: value / 1e9 for name, value in memory["1"].items()}
     return (
-        f"- {content['images']:,} images, two epochs with a cache on disk: {second['first']:.1f} GB when the "
-        f"second epoch began, {second['last']:.1f} GB when it ended, at most "
+        f"- {content['images']:,} images, two epochs with a cache on disk: {second['first']:.1f} GB of "
+        f"memory when the second epoch began, {second['last']:.1f} GB when it ended, and at most "
         f"{max(row['max'] for row in memory.values()) / 1e9:.1f} GB in the whole run.\n"
-        f"- Looking at {scale['images']:,} images before training took {scale['scan_seconds']:.0f} s."
+        f"- The first look at {scale['images']:,} images took {scale['scan_seconds']:.0f} s."
     )
 
 
@@ -315,7 +317,7 @@ def faults() -> str:
 
 
 PAGES = {  # their tables, by the markers around them
-    "readme.md": {"benchmarks": benchmarks, "own images": own_images},
+    "docs/benchmarks.md": {"benchmarks": benchmarks, "own images": own_images},
     "docs/reliability.md": {"fuzz": fuzz, "load": under_load, "faults": faults},
     "docs/onnx.md": {"runtimes": of_runtimes},
     "docs/scale.md": {

@@ -119,9 +119,11 @@ def test_the_container_installs_the_requirements_and_starts_the_app():
 
 
 def test_links_and_pictures_of_the_pages_are_there():
-    for page in map(ROOT.joinpath, (*PAGES, "docs/own_images.md", "env/env_installation.md")):
-        targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-        assert targets and [t for t in targets if not (page.parent / t).exists()] == []
+    pages = [page for folder in ("", "demo_app", "docs", "env") for page in (ROOT / folder).glob("*.md")]
+    assert {ROOT / name for name in PAGES} < {*pages}
+    for page in pages:
+        targets = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8"))
+        assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_the_licence_is_the_unedited_apache_2():
