@@ -488,8 +488,10 @@ class Labelling:
         # Names that a line of a list can't hold are left out.
         new = [name for name in found.keys() - self.numbers.keys() if _is_plain(name)]
         new.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+        for folder in {path.parent for path in found.values()} - stamps.keys():
+            stamps[folder] = folder.stat().st_mtime_ns
         with self.changed:
-            self.folders = stamps | {path.parent: path.parent.stat().st_mtime_ns for path in found.values()}
+            self.folders = stamps
             self.numbers |= {name: number for number, name in enumerate(new, start=len(self.names))}
             self.names += new
             self.guesses += [None] * len(new)
@@ -557,15 +559,16 @@ class Labelling:
         while known.size:
             drawn = known if known.size <= DRAWN else known[self.chance.integers(known.size, size=DRAWN)]
             likeness = self.thumbnails[drawn] @ self.thumbnails[others].T
-            self.turn += 1
-            is_turn = others and self.turn % DIFFERENT == 0
-            best = int((likeness.max(axis=1) if is_turn else state["confidence"][drawn]).argmin())
-            number = int(drawn[best])
-            alike = [others[n] for n in np.flatnonzero(likeness[best] > COPY)]
-            if not any(self._text(number) in (self._text(other), self._label(other)) for other in alike):
-                return number
-            state["copy"][number] = True
-            known = known[known != number]
+            for row, other in np.argwhere(likeness > COPY):
+                text = self._text(drawn[row])
+                state["copy"][drawn[row]] |= text in (self._text(others[other]), self._label(others[other]))
+            fresh = ~state["copy"][drawn]
+            if fresh.any():
+                self.turn += 1
+                is_turn = others and self.turn % DIFFERENT == 0
+                key = likeness[fresh].max(axis=1) if is_turn else state["confidence"][drawn[fresh]]
+                return int(drawn[fresh][key.argmin()])
+            known = known[~state["copy"][known]]
         if is_free.any():
             return int(is_free.argmax())
         return next((n for n in self.skipped if n not in queued and state["source"][n] == NO), None)
@@ -651,14 +654,17 @@ class Labelling:
                     continue
             images = [self._open(number, recognizer.channels) for number in numbers]
             readings = list(recognizer.read_each(images))
+            lines = recognizer.shape.lines
+            seen = [
+                None if isinstance(reading, ImageError) else _look_at(image, reading, lines)
+                for image, reading in zip(images, readings, strict=True)
+            ]
             with self.changed:
-                for number, image, reading in zip(numbers, images, readings, strict=True):
-                    if isinstance(reading, ImageError):
+                for number, reading, some in zip(numbers, readings, seen, strict=True):
+                    if some is None:
                         self.state["gone"][number] = True
                     elif number_of_round == self.round:
-                        text = clean(reading.text, False)[0]
-                        self.guesses[number] = text, _mark(reading, image.shape[1], recognizer.shape.lines)
-                        self.thumbnails[number] = _shrink(image)
+                        self.guesses[number], self.thumbnails[number] = some
                         self.state["confidence"][number] = reading.confidence
                         self.state["sure"][number] = reading.sure
                         self.state["round"][number] = self.round
@@ -691,9 +697,12 @@ def _mark(reading: Reading, width: int, lines: int) -> list[dict[str, float]]:
     return marks
 
 
-def _shrink(image: np.ndarray) -> np.ndarray:
-    """Make a thumbnail as float32 (192,), whose product with another is their correlation."""
+def _look_at(
+    image: np.ndarray, reading: Reading, lines: int
+) -> tuple[tuple[str, list[dict[str, float]]], np.ndarray]:
+    """Give a guess with its marks, and a thumbnail, float32 (192,), whose product with others correlates."""
     grey = Image.fromarray(image.mean(axis=2).astype(np.uint8))
     pixels = np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel()
     pixels -= pixels.mean()
-    return pixels / max(float(np.linalg.norm(pixels)), 1e-6)
+    pixels /= max(float(np.linalg.norm(pixels)), 1e-6)
+    return (clean(reading.text, False)[0], _mark(reading, image.shape[1], lines)), pixels
