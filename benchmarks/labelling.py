@@ -143,7 +143,7 @@ def measure_latency() -> dict[str, float]:
         source, folder = Path(place, "source"), Path(place, "images")
         source.mkdir()
         folder.mkdir()
-        paths = [source / name for name in unlabel("captcha-version-2-images", 0, source)]
+        paths = [source / name for name in unlabel(next(iter(SETS)), 0, source)]
         for number in range(MANY):
             os.link(paths[number % len(paths)], folder / f"{number} é.png")
         port, times = free_port(), []

@@ -23,7 +23,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Route
 
-from label_app.labelling import ROOT, Labelling, LabellingError
+from label_app.answers import LabellingError
+from label_app.labelling import Labelling
+from label_app.models import ROOT
 from training.intervals import wilson_interval
 
 START = ROOT / "training" / "start"

@@ -4,39 +4,29 @@ All that `app.py` shows. A program can drive it, too: `upcoming` and `answer` in
 """
 
 import contextlib
-import copy
-import csv
 import hashlib
 import io
 import math
-import os
-import re
-import shutil
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter, deque
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from decoding import BLANK
-from filelock import FileLock, Timeout
 from folders import find_images
 from images import ImageError, open_image
-from ocr import ModelError, Reading, Recognizer
+from ocr import ModelError, Reading
 from PIL import Image
 
+from label_app import models
+from label_app.answers import Label, LabelFile, LabellingError
+from label_app.models import Training, keep_to, load_model
 from training.errors import DatasetError
 from training.labels import PATTERN, find_labels
-from training.lists import ANSWERS, read_list
 from training.writing import clean
 
-ROOT = Path(__file__).parent.parent
-HEADER = b'"filename","label","source","when"\n'
 MAX_SAMPLE, SAMPLE_SHARE = 50, 0.2  # images of the random sample, at most
 AHEAD = 6  # images that the page knows before it shows them
 READ_TOGETHER = 32
@@ -48,161 +38,6 @@ DOUBTFUL = 0.9  # confidence of a character, below which it is marked
 NEW_CHARACTER = 0.02  # how probable one may be where the alphabet counts as known
 LEAST_LABELS = 10  # to train with, beside those of the random sample
 LOOK_SECONDS = 5  # from one look for new files to the next
-EPOCH = re.compile(r"epoch +(\d+)/(\d+) .* exact match +(\S+) +[\d.]+ s(.*)")
-MODEL_FILES = ("ocr_model*", "*_to_*", "Examples", "*_export", "__pycache__")
-HOME = "https://github.com/ertugruldmr/CustomOCR"
-CARD = "---{}---\n\n# {}\n\nReads images like those it learnt from, with [CustomOCR](" + HOME + ").\n"
-
-
-class LabellingError(Exception):
-    """Something that can't be done; the message says why and what to do."""
-
-
-class Label(NamedTuple):
-    """What an image is said to show."""
-
-    text: str  # "" where nobody can read it, or it is not to be used
-    source: str  # "sample" or "person", who typed or accepted it; "model"; "given" before all that
-
-
-class LabelFile:
-    """`labels.csv` in a folder: a row for each answer, of which an image's last one counts.
-
-    Raises:
-        LabellingError: If another process labels the folder, or nobody may write there.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "labels.csv"
-        self.lock = FileLock(folder / ".labels.lock", thread_local=False)
-        try:
-            self.lock.acquire(timeout=0)
-            if self.path.exists():
-                self.path.open("r+b").close()
-        except Timeout as error:
-            raise LabellingError(
-                f"{folder} is being labelled by another process. Go on in its page, or end it first."
-            ) from error
-        except OSError as error:
-            raise LabellingError(
-                f"The labels can't be written to {folder} ({error.strerror}). Copy it to where you may write."
-            ) from error
-
-    def load(self) -> dict[str, Label] | None:
-        """Read the answers, by the names of images; None if the file is missing or somebody else's."""
-        if not self.path.exists() or not ANSWERS.match(self.path.read_bytes()):
-            return None
-        found = read_list(self.path, lambda _: True)
-        return {name: Label(text, found.sources[name]) for name, text in found.pairs}
-
-    def append(self, new: dict[str, Label], known: dict[str, Label]) -> None:
-        """Put answers on the disk, with all known ones where the file is missing or somebody else's.
-
-        Raises:
-            LabellingError: If they can't be written.
-        """
-        try:
-            exists = self.path.exists()
-            with self.path.open("r+b") if exists else contextlib.nullcontext(io.BytesIO()) as file:
-                header = ANSWERS.match(file.read(100))
-                if header:
-                    start = max(0, file.seek(0, os.SEEK_END) - 10_000)
-                    file.seek(start)
-                    end = start + file.read().rfind(b"\n") + 1  # a row that was cut off goes
-                    _write(file, end, _rows(new, header[1].decode()))
-            if not header:
-                if exists:
-                    self.path.rename(
-                        self.path.with_name(f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.csv")
-                    )
-                unfinished = self.path.with_name(".labels.csv")
-                with unfinished.open("wb") as file:
-                    _write(file, 0, HEADER + _rows(known | new, ","))
-                unfinished.replace(self.path)
-        except OSError as error:
-            raise LabellingError(
-                f"The answer is not saved: {self.path} can't be written ({error.strerror}). Mend that and "
-                "answer again."
-            ) from error
-
-
-def _rows(labels: dict[str, Label], separator: str) -> bytes:
-    text, when = io.StringIO(), datetime.now(UTC).isoformat(timespec="seconds")
-    rows = csv.writer(text, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    rows.writerows((name, *label, when) for name, label in labels.items())
-    return text.getvalue().encode(errors="replace")
-
-
-def _write(file: io.BufferedRandom | io.BufferedWriter, place: int, content: bytes) -> None:
-    file.seek(place)
-    file.truncate()
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-class Training(threading.Thread):
-    """Runs the notebook on a folder in a process of its own, then loads what it exported.
-
-    Args:
-        folder: Holds the images and `labels.csv`.
-        work: Gets the folder `reader`, a copy of the demo app with the new model, and checkpoints.
-        parameters: Of the notebook, names and values.
-
-    Attributes:
-        recognizer: The new one, None before the end and if it failed.
-        said: How far it is, or how it ended.
-    """
-
-    def __init__(self, folder: Path, work: Path, parameters: list[list[str]]) -> None:
-        super().__init__(daemon=True)
-        self.recognizer: Recognizer | None = None
-        self.said, self.reader = "The notebook starts.", work / "reader"
-        folders = {"DATASET": folder, "OUTPUT": self.reader, "REPORT": work / "report", "WORK": work}
-        given = [*([name, str(path)] for name, path in folders.items()), *parameters]
-        command = [sys.executable, "-m", "training.run", *(word for pair in given for word in ("-p", *pair))]
-        if nice := shutil.which("nice"):  # labelling comes first
-            command = [nice, *command]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        coding = {"encoding": "utf-8", "errors": "replace", "env": os.environ | {"PYTHONIOENCODING": "utf-8"}}
-        self.process = subprocess.Popen(command, cwd=ROOT, **options, **coding)
-
-    def run(self) -> None:
-        """Wait for the end."""
-        last = "it ended without a word"
-        for line in self.process.stdout:
-            last = line.strip() or last
-            if found := EPOCH.search(line):
-                epoch, epochs, match, left = found.groups()
-                self.said = f"Epoch {epoch} of {epochs}: {match} of the validation images are read{left}."
-        if self.process.wait():
-            self.said = f"The training failed, and the model stays as it was. {last}"
-            return
-        try:
-            self.recognizer, self.said = load_model(self.reader), "The new model reads now."
-        except ModelError as error:
-            self.said = str(error)
-
-
-def load_model(folder: Path) -> Recognizer:
-    """Load an exported model, with onnxruntime where it can: that starts at once."""
-    return Recognizer(folder, "onnx" if (folder / "ocr_model.onnx").exists() else None)
-
-
-def keep_to(recognizer: Recognizer, alphabet: str) -> Recognizer:
-    """Make a recognizer that reads no other characters than these."""
-    restricted, serve = copy.copy(recognizer), recognizer._serve
-
-    def serve_some(images: np.ndarray) -> np.ndarray:
-        frames = serve(images)
-        known = [number == BLANK or recognizer.name(number) in alphabet for number in range(frames.shape[2])]
-        frames = frames * known + np.float32(1e-12)
-        return frames / frames.sum(axis=2, keepdims=True)
-
-    restricted._serve = serve_some
-    return restricted
-
-
 NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
 CODES = {"given": GIVEN, "sample": SAMPLE, "person": PERSON, "model": MODEL}
 STATE = [
@@ -270,7 +105,8 @@ class Labelling:
         self.chance = np.random.default_rng(0)
         self.training: Training | None = None
         self.server: subprocess.Popen | None = None
-        self.served, self.message, self.alphabet = 0, "", ""
+        self.serving, self.served, self.address = threading.Lock(), 0, ""
+        self.message = self.alphabet = ""
         try:  # that of an earlier session
             self.recognizer, self.is_trained = load_model(work / "reader"), True
         except ModelError:
@@ -438,11 +274,6 @@ class Labelling:
                 raise LabellingError(
                     f"Label at least {LEAST_LABELS} images of different texts{beside}: so far {len(used)}."
                 )
-            reader = self.work / "reader"
-            ignored = shutil.ignore_patterns(*MODEL_FILES)
-            shutil.copytree(ROOT / "demo_app", reader, ignore=ignored, dirs_exist_ok=True)
-            settings = (reader / "README.md").read_text("utf-8").split("---")[1]  # of the Space
-            (reader / "README.md").write_text(CARD.format(settings, self.folder.resolve().name), "utf-8")
             self.training, self.new = Training(self.folder.resolve(), self.work.resolve(), self.parameters), 0
             self.training.start()
 
@@ -452,29 +283,15 @@ class Labelling:
         Raises:
             LabellingError: If there is none, or the app does not start.
         """
-        with self.changed:
-            if not self.is_trained:
-                raise LabellingError(
-                    "There is no model yet that has learnt from your labels. Train it first."
-                )
-            if self.server and self.served != self.round:
-                self.server.terminate()
-                self.server = None
-            if self.server is None or self.server.poll() is not None:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", 0))
-                    self.port = probe.getsockname()[1]
-                place = {"GRADIO_SERVER_PORT": str(self.port), "GRADIO_SERVER_NAME": "127.0.0.1"}
-                command = [sys.executable, str(self.work / "reader" / "app.py")]
-                self.server, self.served = subprocess.Popen(command, env=os.environ | place), self.round
-            server, port = self.server, self.port
-        for _ in range(600):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return f"http://127.0.0.1:{port}"
-            if server.poll() is not None:
-                break
-            time.sleep(0.1)
-        raise LabellingError("The reader does not start. The terminal of this page says why.")
+        if not self.is_trained:
+            raise LabellingError("There is no model yet that has learnt from your labels. Train it first.")
+        with self.serving:
+            if self.server is None or self.server.poll() is not None or self.served != self.round:
+                if self.server:
+                    self.server.terminate()
+                self.server, self.address = models.serve(self.work / "reader")
+                self.served = self.round
+            return self.address
 
     def _look(self) -> None:
         """Look for images that are new or gone, if a folder has changed."""

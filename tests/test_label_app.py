@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from runs import ARCHIVE, ROOT, free_port, running
 
-from label_app.labelling import LabelFile
+from label_app.answers import LabelFile
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(

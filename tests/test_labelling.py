@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import Shape
-from ocr import Character, Reading
+from ocr import Character, ModelError, Reading
 from PIL import Image
 from runs import ROOT
 
-from label_app import labelling
-from label_app.labelling import Label, LabelFile, Labelling, LabellingError
+from label_app import labelling, models
+from label_app.answers import FileLock, Label, LabelFile, LabellingError
+from label_app.labelling import Labelling
 from training.data import read_labels, split
 from training.labels import PATTERN, find_labels
 from training.writing import clean
@@ -76,7 +77,7 @@ def begin(tmp_path, monkeypatch):
 
     def choose_model(path, reader):
         if path.name == "reader" and not (path / "ocr_model").exists():
-            raise labelling.ModelError("There is none yet.")
+            raise ModelError("There is none yet.")
         return reader
 
     yield start
@@ -302,12 +303,12 @@ def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin, monkeypatc
 
 
 def test_a_model_that_is_kept_to_an_alphabet_reads_nothing_else():
-    recognizer = labelling.load_model(ROOT / "demo_app")
+    recognizer = models.load_model(ROOT / "demo_app")
     path = next((ROOT / "demo_app" / "Examples").iterdir())
     alphabet = set(path.stem)
-    assert labelling.keep_to(recognizer, "".join(alphabet)).read(path).text == path.stem
+    assert models.keep_to(recognizer, "".join(alphabet)).read(path).text == path.stem
     alphabet.remove(path.stem[0])
-    reading = labelling.keep_to(recognizer, "".join(alphabet)).read(path)
+    reading = models.keep_to(recognizer, "".join(alphabet)).read(path)
     assert set(reading.text) <= alphabet and reading.frames.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert recognizer.read(path).text == path.stem
 
@@ -319,7 +320,7 @@ def notebook(tmp_path, monkeypatch):
     (tmp_path / "root" / "demo_app").mkdir()
     for name in ("README.md", "ocr.py"):
         (tmp_path / "root" / "demo_app" / name).write_bytes((ROOT / "demo_app" / name).read_bytes())
-    monkeypatch.setattr(labelling, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(models, "ROOT", tmp_path / "root")
 
     def write(script):
         script = "import sys, time\nfrom pathlib import Path\n" + textwrap.dedent(script)
@@ -345,7 +346,7 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     session.every = 1
     label_some(session, 1)
     assert session.is_training
-    monkeypatch.setattr(labelling, "load_model", lambda folder: Reader(texts=["new"] * 80))
+    monkeypatch.setattr(models, "load_model", lambda folder: Reader(texts=["new"] * 80))
     wait_until(lambda: session.status()["message"] == "Epoch 1 of 2: 5.0% of the validation images are read.")
     label_some(session, 5)
     with pytest.raises(LabellingError, match="A training runs already"):
@@ -353,7 +354,7 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     with pytest.raises(LabellingError, match="There is no model yet"):
         session.serve()
     session.every = 0
-    (labelling.ROOT / "go").touch()
+    (models.ROOT / "go").touch()
     wait_until(lambda: session.is_trained)
     settle(session)
     assert session.upcoming("label")[0]["guess"] == "new" and session.message == "The new model reads now."
@@ -417,7 +418,7 @@ ANSWER = """
 import sys
 from pathlib import Path
 import label_app
-from label_app.labelling import Label, LabelFile
+from label_app.answers import Label, LabelFile
 
 file, known = LabelFile(Path(sys.argv[1])), {}
 for number in range(100_000):
@@ -474,7 +475,7 @@ def test_a_folder_that_is_read_only_missing_or_empty_is_refused_in_a_sentence(be
         begin()
     with monkeypatch.context() as patch:
         error = OSError(30, "Read-only file system")
-        patch.setattr(labelling.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
+        patch.setattr(FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
         with pytest.raises(LabellingError, match=r"can't be written to .+ \(Read-only file system\)"):
             begin(1)
 

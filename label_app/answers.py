@@ -1,0 +1,103 @@
+"""Where answers are kept: `labels.csv` in the folder of images."""
+
+import contextlib
+import csv
+import io
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from training.lists import ANSWERS, read_list
+
+HEADER = b'"filename","label","source","when"\n'
+
+
+class LabellingError(Exception):
+    """Something that can't be done; the message says why and what to do."""
+
+
+class Label(NamedTuple):
+    """What an image is said to show."""
+
+    text: str  # "" where nobody can read it, or it is not to be used
+    source: str  # "sample" or "person", who typed or accepted it; "model"; "given" before all that
+
+
+class LabelFile:
+    """`labels.csv` in a folder: a row for each answer, of which an image's last one counts.
+
+    Raises:
+        LabellingError: If another process labels the folder, or nobody may write there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "labels.csv"
+        self.lock = FileLock(folder / ".labels.lock", thread_local=False)
+        try:
+            self.lock.acquire(timeout=0)
+            if self.path.exists():
+                self.path.open("r+b").close()
+        except Timeout as error:
+            raise LabellingError(
+                f"{folder} is being labelled by another process. Go on in its page, or end it first."
+            ) from error
+        except OSError as error:
+            raise LabellingError(
+                f"The labels can't be written to {folder} ({error.strerror}). Copy it to where you may write."
+            ) from error
+
+    def load(self) -> dict[str, Label] | None:
+        """Read the answers, by the names of images; None if the file is missing or somebody else's."""
+        if not self.path.exists() or not ANSWERS.match(self.path.read_bytes()):
+            return None
+        found = read_list(self.path, lambda _: True)
+        return {name: Label(text, found.sources[name]) for name, text in found.pairs}
+
+    def append(self, new: dict[str, Label], known: dict[str, Label]) -> None:
+        """Put answers on the disk, with all known ones where the file is missing or somebody else's.
+
+        Raises:
+            LabellingError: If they can't be written.
+        """
+        try:
+            exists = self.path.exists()
+            with self.path.open("r+b") if exists else contextlib.nullcontext(io.BytesIO()) as file:
+                header = ANSWERS.match(file.read(100))
+                if header:
+                    start = max(0, file.seek(0, os.SEEK_END) - 10_000)
+                    file.seek(start)
+                    end = start + file.read().rfind(b"\n") + 1  # a row that was cut off goes
+                    _write(file, end, _rows(new, header[1].decode()))
+            if not header:
+                if exists:
+                    self.path.rename(
+                        self.path.with_name(f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.csv")
+                    )
+                unfinished = self.path.with_name(".labels.csv")
+                with unfinished.open("wb") as file:
+                    _write(file, 0, HEADER + _rows(known | new, ","))
+                unfinished.replace(self.path)
+        except OSError as error:
+            raise LabellingError(
+                f"The answer is not saved: {self.path} can't be written ({error.strerror}). Mend that and "
+                "answer again."
+            ) from error
+
+
+def _rows(labels: dict[str, Label], separator: str) -> bytes:
+    text, when = io.StringIO(), datetime.now(UTC).isoformat(timespec="seconds")
+    rows = csv.writer(text, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    rows.writerows((name, *label, when) for name, label in labels.items())
+    return text.getvalue().encode(errors="replace")
+
+
+def _write(file: io.BufferedRandom | io.BufferedWriter, place: int, content: bytes) -> None:
+    file.seek(place)
+    file.truncate()
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,109 @@
+"""The models that guess: loaded, kept to an alphabet, trained on the labels in a process of their own."""
+
+import contextlib
+import copy
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from decoding import BLANK
+from ocr import ModelError, Recognizer
+
+from label_app.answers import LabellingError
+
+ROOT = Path(__file__).parent.parent
+EPOCH = re.compile(r"epoch +(\d+)/(\d+) .* exact match +(\S+) +[\d.]+ s(.*)")
+MODEL_FILES = ("ocr_model*", "*_to_*", "Examples", "*_export", "__pycache__")
+HOME = "https://github.com/ertugruldmr/CustomOCR"
+CARD = "---{}---\n\n# {}\n\nReads images like those it learnt from, with [CustomOCR](" + HOME + ").\n"
+
+
+class Training(threading.Thread):
+    """Runs the notebook on a folder in a process of its own, then loads what it exported.
+
+    Args:
+        folder: Holds the images and `labels.csv`.
+        work: Gets the folder `reader`, a copy of the demo app with the new model, and checkpoints.
+        parameters: Of the notebook, names and values.
+
+    Attributes:
+        recognizer: The new one, None before the end and if it failed.
+        said: How far it is, or how it ended.
+    """
+
+    def __init__(self, folder: Path, work: Path, parameters: list[list[str]]) -> None:
+        super().__init__(daemon=True)
+        self.recognizer: Recognizer | None = None
+        self.said, self.reader = "The notebook starts.", work / "reader"
+        ignored = shutil.ignore_patterns(*MODEL_FILES)
+        shutil.copytree(ROOT / "demo_app", self.reader, ignore=ignored, dirs_exist_ok=True)
+        settings = (self.reader / "README.md").read_text("utf-8").split("---")[1]  # of the Space
+        (self.reader / "README.md").write_text(CARD.format(settings, folder.name), "utf-8")
+        folders = {"DATASET": folder, "OUTPUT": self.reader, "REPORT": work / "report", "WORK": work}
+        given = [*([name, str(path)] for name, path in folders.items()), *parameters]
+        command = [sys.executable, "-m", "training.run", *(word for pair in given for word in ("-p", *pair))]
+        if nice := shutil.which("nice"):  # labelling comes first
+            command = [nice, *command]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        coding = {"encoding": "utf-8", "errors": "replace", "env": os.environ | {"PYTHONIOENCODING": "utf-8"}}
+        self.process = subprocess.Popen(command, cwd=ROOT, **options, **coding)
+
+    def run(self) -> None:
+        """Wait for the end."""
+        last = "it ended without a word"
+        for line in self.process.stdout:
+            last = line.strip() or last
+            if found := EPOCH.search(line):
+                epoch, epochs, match, left = found.groups()
+                self.said = f"Epoch {epoch} of {epochs}: {match} of the validation images are read{left}."
+        if self.process.wait():
+            self.said = f"The training failed, and the model stays as it was. {last}"
+            return
+        try:
+            self.recognizer, self.said = load_model(self.reader), "The new model reads now."
+        except ModelError as error:
+            self.said = str(error)
+
+
+def load_model(folder: Path) -> Recognizer:
+    """Load an exported model, with onnxruntime where it can: that starts at once."""
+    return Recognizer(folder, "onnx" if (folder / "ocr_model.onnx").exists() else None)
+
+
+def keep_to(recognizer: Recognizer, alphabet: str) -> Recognizer:
+    """Make a recognizer that reads no other characters than these."""
+    restricted, serve = copy.copy(recognizer), recognizer._serve
+
+    def serve_some(images: np.ndarray) -> np.ndarray:
+        frames = serve(images)
+        known = [number == BLANK or recognizer.name(number) in alphabet for number in range(frames.shape[2])]
+        frames = frames * known + np.float32(1e-12)
+        return frames / frames.sum(axis=2, keepdims=True)
+
+    restricted._serve = serve_some
+    return restricted
+
+
+def serve(folder: Path) -> tuple[subprocess.Popen, str]:
+    """Start the app of a folder; return its process and, once it answers, its address.
+
+    Raises:
+        LabellingError: If it does not start.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    process = subprocess.Popen([sys.executable, str(folder / "app.py")], env=os.environ | place)
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return process, f"http://127.0.0.1:{port}"
+        time.sleep(0.1)
+    raise LabellingError("The reader does not start. The terminal of this page says why.")
