@@ -255,10 +255,7 @@ def describe(status: dict[str, Any]) -> str:
     if accepted := status["accepted"]:
         parts.append(f"<b>{sum(accepted)}</b> of the last {len(accepted)} guesses were right.")
     if sample := status["sample"]:
-        right, sure = (
-            sum(is_right for is_right, _ in sample),
-            [is_right for is_right, is_sure in sample if is_sure],
-        )
+        right, sure = sum(r for r, _ in sample), [r for r, is_sure in sample if is_sure]
         low, high = wilson_interval(right, len(sample))
         parts.append(
             f"Of the random sample the model reads <b>{right} of {len(sample)}</b>: "
@@ -270,10 +267,7 @@ def describe(status: dict[str, Any]) -> str:
         parts.append(
             f"{status['rest']:,} have no label{looked}; the model is sure of <b>{status['sure']:,}</b>."
         )
-    if status["message"]:
-        parts.append(
-            f"<b>{'Training' if status['is_training'] else 'Note'}</b>: {html.escape(status['message'])}"
-        )
+    parts.append(html.escape(status["message"]))
     return "".join(f"<p>{part}</p>" for part in parts if part)
 
 
@@ -357,7 +351,8 @@ def build(labelling: Labelling) -> gr.Blocks:
             with gr.Column(scale=1, min_width=280):
                 gr.HTML(elem_id="numbers")
                 buttons = {gr.Button("Train the model", variant="primary"): train}
-                every = gr.Number(0, label="Train by itself after so many new labels (0: never)", precision=0)
+                hint = "Train after so many new labels (0: never)"
+                every = gr.Number(0, label=hint, precision=0, minimum=0)
                 buttons[gr.Button("Accept all that are sure")] = accept
                 if labelling.suggested:
                     name, label = next(iter(labelling.suggested.items()))

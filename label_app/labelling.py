@@ -72,7 +72,7 @@ class Labelling:
         state: What else is known of each.
         suggested: Labels, by the names, that the names themselves may be.
         every: After so many new labels a training starts by itself; 0 for never.
-        message: What a training or a server has come to.
+        message: How the last training ended.
     """
 
     def __init__(self, folder: Path, model: Path, work: Path, parameters: list[list[str]]) -> None:
@@ -226,9 +226,8 @@ class Labelling:
             images: All, by what labels they have: labelled (by a person, or before), by_model, or rest; of
                 the rest, read: those that this model has read, and sure: those that it is sure of.
             accepted: Which of the last 50 guesses were right.
-            sample: Which images of the random sample this model reads right, and whether it is sure of each;
-                sample_size: how many there are to be.
-            is_training, is_trained, message: What the model is up to.
+            sample: Which images of the random sample this model reads right, and which of these for sure.
+            message: How far the training is, or how the last one ended.
         """
         with self.changed:
             is_here = ~self.state["gone"]
@@ -245,12 +244,9 @@ class Labelling:
                 "by_model": counts[MODEL],
                 "accepted": list(self.accepted),
                 "sample": list(zip(right, self.state["sure"][shown].tolist(), strict=True)),
-                "sample_size": self.sample_size,
                 "rest": counts[NO],
                 "read": int((rest & is_read).sum()),
                 "sure": int((rest & is_read & self.state["sure"]).sum()),
-                "is_training": self.is_training,
-                "is_trained": self.is_trained,
                 "message": self.training.said if self.training else self.message,
             }
 
