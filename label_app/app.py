@@ -50,10 +50,12 @@ CSS = """
 #stage span {position: relative; width: 100%}
 #stage img {display: block; width: 100%; height: auto; background: white}
 #stage div {position: absolute; border-bottom: 5px solid #ea580c; background: #fdba7426}
-#field {position: relative; margin: 0.75rem auto 0; max-width: 44rem}
+#field {--length: 1; position: relative; margin: 0.75rem auto 0; max-width: 52rem}
+#field {container-type: inline-size}
 #text, #under {box-sizing: border-box; width: 100%; height: 4rem; padding: 0 1rem; text-align: center}
 #text, #under {border: 2px solid var(--neutral-500); border-radius: 0.5rem}
-#text, #under {font: 2rem/3.75rem ui-monospace, monospace}
+#text, #under {font: 1rem/3.75rem ui-monospace, monospace}
+#text, #under {font-size: clamp(1rem, calc(145cqw / var(--length)), 2rem)}
 #text {position: relative; background: transparent; color: var(--body-text-color)}
 #text:focus {outline: 3px solid var(--primary-400); border-color: transparent}
 #under {position: absolute; inset: 0; overflow: hidden; white-space: pre; color: transparent}
@@ -79,7 +81,7 @@ CSS = """
 @media (max-width: 640px) {
     main.app {padding: 0.75rem !important}
     #stage {width: 100%; min-height: 5rem; max-height: 30vh; overflow: hidden}
-    #text, #under {height: 3.25rem; padding: 0 0.5rem; font-size: 1.75rem; line-height: 3rem}
+    #text, #under {height: 3.25rem; padding: 0 0.5rem; line-height: 3rem}
     #keys {display: grid; grid: auto / 1fr 1fr}
     #keys button {padding: 0 0.25rem}
     #keys kbd {display: none}
@@ -123,6 +125,7 @@ LISTEN = """() => {
             letters.forEach((letter, at) => {if (letter !== read[at]) doubtful.add(at)})
         } else if (field.value === shown?.guess) shown.marks.forEach(mark => doubtful.add(mark.at))
         part("under").dir = getComputedStyle(field).direction
+        part("field").style.setProperty("--length", letters.length || 1)
         part("under").replaceChildren(...letters.map((letter, at) => {
             const span = document.createElement(doubtful.has(at) ? "mark" : "span")
             span.textContent = letter
@@ -221,6 +224,7 @@ LISTEN = """() => {
         is_touched = true
         underline()
     }
+    field.onscroll = () => {part("under").scrollLeft = field.scrollLeft}
     for (const name in acts) part(name).onclick = acts[name]
     // The keyboard of a telephone stays open.
     part("keys").onpointerdown = event => event.preventDefault()

@@ -259,7 +259,7 @@ class Labelling:
         """Start a training on the labels so far, in the background.
 
         Raises:
-            LabellingError: If one runs already, or the labels are too few.
+            LabellingError: If one runs already, the labels are too few, or nothing can be written.
         """
         with self.changed:
             used = [label for label in self.labels.values() if label.text and label.source != "sample"]
@@ -270,8 +270,12 @@ class Labelling:
                 raise LabellingError(
                     f"Label at least {LEAST_LABELS} images of different texts{beside}: so far {len(used)}."
                 )
-            self.training, self.new = Training(self.folder.resolve(), self.work.resolve(), self.parameters), 0
+            try:
+                self.training = Training(self.folder.resolve(), self.work.resolve(), self.parameters)
+            except OSError as error:
+                raise LabellingError(f"The training can't start ({error}).") from error
             self.training.start()
+            self.new = 0
 
     def serve(self) -> str:
         """Serve the demo app with the model that was trained last, and give its address.
@@ -325,7 +329,7 @@ class Labelling:
         given = {
             image.relative_to(self.folder).as_posix(): Label(clean(label, False)[0], "given")
             for image, label, _ in rows
-            if label
+            if label and image.relative_to(self.folder).as_posix() in self.numbers
         }
         if any(label.text != clean(Path(name).stem, False)[0] for name, label in given.items()):
             return given

@@ -358,6 +358,8 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     wait_until(lambda: session.is_trained)
     settle(session)
     assert session.upcoming("label")[0]["guess"] == "new" and session.message == "The new model reads now."
+    with pytest.raises(LabellingError, match="The reader does not start"):
+        session.serve()  # for there is no app.py
     card = (session.work / "reader" / "README.md").read_text("utf-8")
     assert card.startswith("---\ntitle:") and "captcha" not in card
 
