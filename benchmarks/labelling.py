@@ -173,12 +173,18 @@ def measure_latency() -> dict[str, float]:
 
 def once(name: str, work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401, a function and what it takes
     """Do something unless its result is there already."""
-    path = run_folder(f"labelling-{name}.json")
+    code = b"".join(path.read_bytes() for path in sorted((ROOT / "label_app").glob("*.py")))
+    path = run_folder(f"labelling-{hashlib.sha256(code).hexdigest()[:8]}-{name}.json")
     if not path.exists():
         content = json.dumps(work(*arguments))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def thin(curve: list[list[float]]) -> list[list[float]]:
+    """Keep about 200 points of a curve, and its last."""
+    return [*curve[: -1 : 1 + len(curve) // 200], curve[-1]]
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -192,7 +198,7 @@ def rows() -> Iterator[dict[str, Any]]:
             names = ("labels", "corrected", "keys", "right")
             row[order] = dict(zip(names, last.T.tolist(), strict=True))
             row[order]["seconds"] = [list(draw["trainings"].values()) for draw in draws]
-            row[order]["curves"] = [draw["curve"][:: max(1, len(draw["curve"]) // 200)] for draw in draws]
+            row[order]["curves"] = [thin(draw["curve"]) for draw in draws]
             middle = dict(zip(names, np.median(last, axis=0), strict=True))
             print(
                 f"{name}, {order}: {middle['right']:.1%} of {row['images']:,} labels right after "

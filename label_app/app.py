@@ -90,8 +90,12 @@ CSS = """
 LISTEN = """() => {
     const part = id => document.getElementById(id)
     const field = part("text"), pictures = new Map(), past = []
-    let mode = "label", items = [], shown = null, is_old = false, is_touched = false, busy = false
-    const say = words => {part("said").textContent = words}
+    let mode = "label", items = [], shown = null, is_old = false, is_touched = false, busy = false, timer
+    const say = words => {if (part("said").textContent !== words) part("said").textContent = words}
+    const look_again = () => {
+        clearTimeout(timer)
+        timer = setTimeout(look, shown?.guess === null ? 200 : 2000)
+    }
     const load = name => {
         if (!pictures.has(name)) {
             const picture = new Image()
@@ -124,6 +128,7 @@ LISTEN = """() => {
             const read = Array.from(shown?.guess ?? "")
             letters.forEach((letter, at) => {if (letter !== read[at]) doubtful.add(at)})
         } else if (field.value === shown?.guess) shown.marks.forEach(mark => doubtful.add(mark.at))
+        doubtful.delete(-1)
         part("under").dir = getComputedStyle(field).direction
         part("field").style.setProperty("--length", letters.length || 1)
         part("under").replaceChildren(...letters.map((letter, at) => {
@@ -137,6 +142,7 @@ LISTEN = """() => {
         shown = item
         is_old = old
         is_touched = false
+        look_again()
         part("stage").replaceChildren()
         field.value = ""
         if (!item) {
@@ -170,6 +176,7 @@ LISTEN = """() => {
             : item.is_sample ? "Of the random sample, which no model learns from" : ""
     }
     const look = async () => {
+        look_again()
         if (busy) return
         const before = shown
         try {
@@ -182,7 +189,6 @@ LISTEN = """() => {
         const is_read = now && shown.guess === null && now.guess !== null
         const is_stale = !shown || (!is_old && (!now || is_read))
         if (is_stale && !(shown && is_touched)) show(now ?? items[0])
-        if (shown?.guess === null) setTimeout(look, 200)
     }
     const answer = async text => {
         if (!shown || busy) return
@@ -192,7 +198,6 @@ LISTEN = """() => {
             if (text !== null) past.push({...shown, label: text})
             say("")
             show(items[0])
-            if (shown?.guess === null) setTimeout(look, 100)
         } catch (error) {
             say(error.message)
         }
@@ -229,7 +234,6 @@ LISTEN = """() => {
     // The keyboard of a telephone stays open.
     part("keys").onpointerdown = event => event.preventDefault()
     look()
-    setInterval(look, 2000)
 }"""
 
 

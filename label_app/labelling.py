@@ -135,13 +135,10 @@ class Labelling:
             mode: "label" for images without a label, "check" for those with one that may be wrong.
         """
         with self.changed:
-            queue = self.queues[mode]
-            for number in queue:
-                self.state["gone"][number] |= not (self.folder / self.names[number]).exists()
-            self._drop({number for number in queue if self.state["gone"][number]})
-            queue = self.queues[mode]
+            queue = self.queues[mode] = [number for number in self.queues[mode] if self._is_there(number)]
             while len(queue) < AHEAD and (number := self._choose(mode)) is not None:
-                queue.append(number)
+                if self._is_there(number):
+                    queue.append(number)
             self.changed.notify_all()
             return [self._describe(number) for number in queue]
 
@@ -295,10 +292,10 @@ class Labelling:
 
     def _look(self) -> None:
         """Look for images that are new or gone, if a folder has changed."""
-        stamps = {self.folder: 0} | self.folders
-        for folder in stamps:
-            with contextlib.suppress(OSError):
-                stamps[folder] = folder.stat().st_mtime_ns
+        if not self.folder.is_dir():  # a stick may have been pulled out
+            self.folders = {}
+            return
+        stamps = {folder: _changed_at(folder) for folder in self.folders or [self.folder]}
         if stamps == self.folders:
             return
         found = {path.relative_to(self.folder).as_posix(): path for path in find_images(self.folder)[0]}
@@ -306,7 +303,7 @@ class Labelling:
         new = [name for name in found.keys() - self.numbers.keys() if _is_plain(name)]
         new.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
         for folder in {path.parent for path in found.values()} - stamps.keys():
-            stamps[folder] = folder.stat().st_mtime_ns
+            stamps[folder] = _changed_at(folder)
         with self.changed:
             self.folders = stamps
             self.numbers |= {name: number for number, name in enumerate(new, start=len(self.names))}
@@ -354,6 +351,10 @@ class Labelling:
         for mode, queue in self.queues.items():
             self.queues[mode] = [number for number in queue if number not in numbers]
 
+    def _is_there(self, number: int) -> bool:
+        self.state["gone"][number] |= not (self.folder / self.names[number]).exists()
+        return not self.state["gone"][number]
+
     def _choose(self, mode: str) -> int | None:
         """Choose an image that is in no queue; None if there are no more."""
         queued = [number for queue in self.queues.values() for number in queue]
@@ -365,7 +366,8 @@ class Labelling:
                 if (number := self.to_check.popleft()) not in queued:
                     return number
             return None
-        is_free = (state["source"] == NO) & ~state["gone"]
+        is_left = (state["source"] == NO) & ~state["gone"]
+        is_free = is_left.copy()
         is_free[queued + list(self.skipped)] = False
         if len(self.sample) < self.sample_size and is_free.any() and not (state["source"] == MODEL).any():
             number = int(is_free.argmax())
@@ -388,7 +390,7 @@ class Labelling:
             known = known[~state["copy"][known]]
         if is_free.any():
             return int(is_free.argmax())
-        return next((n for n in self.skipped if n not in queued and state["source"][n] == NO), None)
+        return next((number for number in self.skipped if number not in queued and is_left[number]), None)
 
     def _sort_labels(self) -> None:
         """Put first what the model reads differently, above all where it is confident."""
@@ -492,6 +494,14 @@ class Labelling:
             return open_image(self.folder / self.names[number], channels)
         except ImageError as error:
             return error
+
+
+def _changed_at(folder: Path) -> int:
+    """Tell when a folder's entries changed last, in nanoseconds; 0 if it is gone."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _is_plain(name: str) -> bool:

@@ -287,6 +287,20 @@ def test_images_may_come_and_go(begin, monkeypatch):
         session.answer("other.png", "x")
 
 
+def test_a_folder_may_be_away_for_a_while(begin, monkeypatch):
+    monkeypatch.setattr(labelling, "LOOK_SECONDS", 0.05)
+    session = begin(10)
+    name = label_some(session, 1)[0]
+    away = session.folder.rename(session.folder.with_name("away"))
+    with pytest.raises(LabellingError, match=r"The answer is not saved: .+ can't be written"):
+        session.answer(name, "x")
+    assert session.upcoming("label") == []
+    away.rename(session.folder)
+    wait_until(lambda: session.upcoming("label"))
+    session.answer(name, "y")
+    assert rows(session.folder)[-1][:2] == (name, "y") and session.status()["images"] == 10
+
+
 def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin, monkeypatch):
     kept = []
 
