@@ -41,7 +41,7 @@ LOOK_SECONDS = 5  # from one look for new files to the next
 NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
 CODES = {"given": GIVEN, "sample": SAMPLE, "person": PERSON, "model": MODEL}
 STATE = [
-    ("confidence", np.float32),  # of what is read
+    ("confidence", np.float32),  # of what is read, 0 where that is nothing
     ("sure", bool),
     ("round", np.int32),  # in which it was read, 0 for none: each model and alphabet begins one
     ("gone", bool),  # deleted, or can't be opened
@@ -484,7 +484,7 @@ class Labelling:
                         self.state["gone"][number] = True
                     elif number_of_round == self.round:
                         self.guesses[number], self.thumbnails[number] = some
-                        self.state["confidence"][number] = reading.confidence
+                        self.state["confidence"][number] = reading.confidence if reading.text else 0
                         self.state["sure"][number] = reading.sure
                         self.state["round"][number] = self.round
                 self.changed.notify_all()

@@ -101,7 +101,8 @@ def serve(folder: Path) -> tuple[subprocess.Popen, str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     place = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
-    process = subprocess.Popen([sys.executable, str(folder / "app.py")], env=os.environ | place)
+    # Without -B, Python would write into the folder that may be uploaded.
+    process = subprocess.Popen([sys.executable, "-B", str(folder / "app.py")], env=os.environ | place)
     while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return process, f"http://127.0.0.1:{port}"
