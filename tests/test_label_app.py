@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 import shutil
@@ -56,7 +57,7 @@ def images(tmp_path):
 def labelling(folder, *words):
     port = free_port()
     command = [sys.executable, "-m", "label_app.app", str(folder), *words]
-    environment = {"GRADIO_SERVER_PORT": str(port), "PATH": "/usr/bin:/bin"}
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
     try:
         with running(command, port, folder.parent / "page.log", cwd=ROOT, env=environment):
             yield f"http://127.0.0.1:{port}"
