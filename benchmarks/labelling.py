@@ -23,7 +23,7 @@ import own_images
 from rapidfuzz.distance import Levenshtein
 from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write
 
-from label_app.app import START
+from label_app.app import START, work_of
 from label_app.labelling import Labelling
 from training.fetching import fetch
 from training.labels import PATTERN, find_labels
@@ -162,8 +162,7 @@ def measure_latency() -> dict[str, float]:
                 client.get("/label/image", params={"name": turn["items"][-1]["name"]})  # ahead
                 answer = {"name": item["name"], "text": item["guess"] or "x", "guess": item["guess"]}
                 time.sleep(0.2)
-        for work in (ROOT / "work" / "label").glob(f"{folder.name}-*"):
-            shutil.rmtree(work)
+        shutil.rmtree(work_of(folder.resolve()), ignore_errors=True)
     return {
         "images": MANY,
         "median_ms": float(np.median(times[1:])),

@@ -385,6 +385,11 @@ def launch(labelling: Labelling, **options: object) -> gr.Blocks:
     return page
 
 
+def work_of(folder: Path) -> Path:
+    """Give the place of the models that are trained on a folder, an absolute path."""
+    return ROOT / "work" / "label" / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Serve a page that labels a folder of images.")
@@ -396,10 +401,9 @@ def main() -> None:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=help)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
-    place = f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what it started ends, too
     try:
-        labelling = Labelling(folder, arguments.model, ROOT / "work" / "label" / place, arguments.p)
+        labelling = Labelling(folder, arguments.model, work_of(folder), arguments.p)
     except (LabellingError, ModelError) as error:
         sys.exit(str(error))
     try:

@@ -18,6 +18,7 @@ from playwright.sync_api import expect, sync_playwright
 from runs import ARCHIVE, ROOT, free_port, running
 
 from label_app.answers import LabelFile
+from label_app.app import work_of
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(
@@ -62,8 +63,7 @@ def labelling(folder, *words):
         with running(command, port, folder.parent / "page.log", cwd=ROOT, env=environment):
             yield f"http://127.0.0.1:{port}"
     finally:
-        for work in (ROOT / "work" / "label").glob(f"{folder.name}-*"):
-            shutil.rmtree(work)
+        shutil.rmtree(work_of(folder.resolve()), ignore_errors=True)
 
 
 @pytest.fixture
