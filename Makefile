@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-light browser test test-all lint audit study label
+.PHONY: demo demo-light browser test test-all lint audit study start label
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
@@ -33,6 +33,14 @@ audit: $(VENV)/tests $(VENV)/audit/ready
 # For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"
 study: $(VENV)/env
 	$(BIN)/python -m training.run $(if $(DATASET),-p DATASET "$(DATASET)") $(PARAMETERS)
+
+# Draws 300,000 images and trains on them the network that others start from, for hours; it goes on after a
+# stop. Fonts and words come from npm.
+start: $(VENV)/env
+	npm install --prefix training/start --no-package-lock --no-audit --no-fund --ignore-scripts
+	PYTHONPATH=demo_app $(BIN)/python -m training.letters work/letters 300000
+	$(BIN)/python -m training.run -p DATASET work/letters -p START random -p EPOCHS 3 -p BATCH_SIZE 64 \
+		-p EXAMPLES synthetic -p OUTPUT training/start -p REPORT work/start
 
 # For example: make label DATASET=../mine PARAMETERS="-p LINES 2"
 label: $(VENV)/env

@@ -25,7 +25,7 @@ def main() -> None:
     print("labels  exact match of all draws (mean, least)  before any label, validation  tutorial recipe")
     for size, results in runs.items():
         matches = [result["metrics"]["exact_match"] for result in results]
-        before = [result["pretraining"]["val_exact_match"] for result in results]
+        before = [result["start"]["val_exact_match"] for result in results]
         peer = tutorial.measure(run_folder(f"tutorial-{size}.json"), SEED=SEEDS[0], LABELS=size)[
             "exact_match"
         ]
@@ -36,7 +36,6 @@ def main() -> None:
                 "mean": float(np.mean(matches)),
                 "cer": [result["metrics"]["cer"] for result in results],
                 "seconds": [result["seconds"] for result in results],
-                "pretraining_seconds": [result["pretraining"]["seconds"] for result in results],
                 "tutorial": peer,
             }
         )

@@ -44,7 +44,7 @@ def main() -> None:
     work = WORK / "many_images_work"
     for done in (work, run_folder("many-images")):
         shutil.rmtree(done, ignore_errors=True)
-    parameters = {"DATASET": str(FOLDER), "WORK": str(work), "PRETRAIN": 0, "EPOCHS": 2}
+    parameters = {"DATASET": str(FOLDER), "WORK": str(work), "START": "random", "EPOCHS": 2}
     parameters |= {"SIZE": 0.25, "BATCH_SIZE": 64}
     rows, cached = [], False  # epochs done, bytes in memory
     with ThreadPoolExecutor(1) as pool:

@@ -125,6 +125,16 @@ def stop_early(rows: list[tuple[float, float, float]]) -> list[tuple[float, floa
     return rows[: next(ends, None)]
 
 
+def read_splits(**parameters: Any) -> dict[str, pd.DataFrame]:  # noqa: ANN401, the notebook's
+    """Split a data set as the notebook does with these parameters."""
+    study = notebook_functions()
+    defaults = {name: getattr(study, name) for name in ("LABEL_PATTERN", "SEED", "LABELS", "SPLIT_BY")}
+    chosen = {"DATASET": DATASET} | defaults | parameters
+    folder, _ = fetch(chosen["DATASET"], WORK / "data", chosen["SEED"])
+    table, _, _ = scan(folder, chosen["LABEL_PATTERN"])
+    return split(table, chosen["SEED"], None, chosen["LABELS"], chosen["SPLIT_BY"])
+
+
 def measure(done: Path, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, the notebook's
     """Train the recipe on the notebook's split, unless that was done already.
 
@@ -137,17 +147,8 @@ def measure(done: Path, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:
         "exact_match" and "cer" on the test split, and "epochs", see `train`.
     """
     if not done.exists():
-        study = notebook_functions()
-        parameters = {
-            "DATASET": DATASET,
-            "LABEL_PATTERN": study.LABEL_PATTERN,
-            "SEED": study.SEED,
-        } | parameters
-        seed, split_by = parameters["SEED"], parameters.get("SPLIT_BY", study.SPLIT_BY)
-        folder, _ = fetch(parameters["DATASET"], WORK / "data", seed)
-        table, _, _ = scan(folder, parameters["LABEL_PATTERN"])
-        splits = split(table, seed, None, parameters.get("LABELS"), split_by)
-        epochs, texts = train(splits, seed, stop)
+        splits = read_splits(**parameters)
+        epochs, texts = train(splits, parameters.get("SEED", notebook_functions().SEED), stop)
         labels = list(splits["test"]["label"])
         match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
         cer = character_error_rate(labels, texts)

@@ -104,6 +104,7 @@ def test_the_app_serves_a_model_of_another_folder_or_says_why_not(tmp_path):
 def test_images_of_no_known_kind_are_hardly_ever_called_sure(recognizer):
     """Noise, clouds, one colour, and texts of letters that the model doesn't know, in two looks."""
     synthetic = pytest.importorskip("training.synthetic", exc_type=ImportError)
+    looks = pytest.importorskip("training.looks")
     rng = np.random.default_rng(0)
     foreign = list("αβγδζηθλμξπσφψωЖДЩЯЮЭФБГЛhijkloqrsuvzAEGHKMNRT019")
     images = []
@@ -115,7 +116,7 @@ def test_images_of_no_known_kind_are_hardly_ever_called_sure(recognizer):
             np.asarray(Image.fromarray(coarse).resize((400, 100), Image.Resampling.BICUBIC)),
             np.full((50, 200), int(rng.integers(256)), np.uint8),
             synthetic.render(text, rng),
-            synthetic.render_varied(text, rng, 200, 50),
+            looks.render_varied(text, rng, 50, 200),
         ]
     readings = recognizer.read_batch(images)
     assert sum(reading.sure for reading in readings) <= 0.01 * len(readings)

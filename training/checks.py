@@ -101,7 +101,7 @@ def find_causes(
     backwards = labels.map(lambda label: reorder(label) != label).mean()
     knows = learnt["right"].mean()
     causes = {
-        f"It was trained for {epochs} epochs only: leave out EPOCHS and PRETRAIN.": epochs < FEW_EPOCHS,
+        f"It was trained for {epochs} epochs only: leave out EPOCHS.": epochs < FEW_EPOCHS,
         f"{turned:.0%} of the images are taller than wide: turn them, or cut them up.": turned > OFTEN,
         f"{two_lines:.0%} of the images seem to hold two lines of text: set LINES to 2.": (
             two_lines > OFTEN and shape.lines == 1 and turned <= OFTEN

@@ -21,8 +21,7 @@ from training.errors import DatasetError
 from training.labels import find_labels
 from training.writing import clean
 
-ROWS, PIXELS, MAX_WIDTH = (48, 96), 12_800, 1536  # least and most rows, pixels and most columns of the input
-MIN_ROWS = 32  # for very wide images
+ROWS, MAX_WIDTH = 48, 1536  # of the input: its rows, always, so that weights fit any data; its most columns
 FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
 MAX_STRETCH = 4
 MIN_IMAGES = 10
@@ -123,23 +122,19 @@ def measure_all(paths: list[str]) -> list[dict[str, Any]]:
 def choose_shape(table: pd.DataFrame, colour: bool | None, lines: int = 1) -> Shape:
     """Choose the input's shape for a table of images with `label` and what `measure` gives.
 
-    The input has about as many pixels as 64 rows of 200 columns, in the usual aspect, but not more rows than
-    the images have. Where labels are so long that frames would be few, images are stretched. Colour is kept
-    where grey would lose the text, unless `colour` says what to do.
+    The input is as wide as nearly all images are when they are as high as it. Where labels are so long that
+    frames would be few, images are stretched. Colour is kept where grey would lose the text, unless `colour`
+    says what to do.
     """
     heights, widths = Shape(0, 0, 1, 1, lines).line_size(table["height"], table["width"])
-    aspect = widths / heights
-    rows = np.clip(math.sqrt(PIXELS / aspect.median()), *ROWS)
-    rows = min(rows, max(ROWS[0], heights.median()), MAX_WIDTH / aspect.median())
-    height = round(max(rows, MIN_ROWS))
-    natural = aspect * height
+    natural = widths / heights * ROWS
     crowding = FRAMES_PER_CHARACTER * STRIDE * table["label"].map(frames_needed).astype(int) / natural
     # Not the largest: one wrong label or one banner is not to make the input large for all.
     stretch = float(np.clip(crowding.quantile(0.98, interpolation="lower"), 1, MAX_STRETCH))
     columns = min((natural * stretch).quantile(0.98, interpolation="lower"), MAX_WIDTH)
     if colour is None:
         colour = (table["grey"] < 0.3).mean() > 0.02
-    return Shape(height, STRIDE * math.ceil(columns / STRIDE - 1e-6), 3 if colour else 1, stretch, lines)
+    return Shape(ROWS, STRIDE * math.ceil(columns / STRIDE - 1e-6), 3 if colour else 1, stretch, lines)
 
 
 def scan(

@@ -19,8 +19,9 @@ from network import Shape, quiet
 from ocr import MANIFEST, describe_files
 from PIL import Image
 
+from training.looks import MONO, drawable
 from training.machines import is_chief
-from training.synthetic import draw_text, drawable, render
+from training.synthetic import draw_text, render
 
 
 class FusedBidirectional(layers.Layer):
@@ -158,7 +159,7 @@ def add_examples(folder: Path, test: pd.DataFrame, kind: str, characters: list[s
             shutil.copy(path, folder / "Examples")
         return
     rng = np.random.default_rng(seed + 1)
-    if able := [character for character in characters if character in drawable() and character != " "]:
+    if able := [character for character in characters if character in drawable(MONO) and character != " "]:
         for like in some["label"]:
             text = draw_text(like, able, rng)
             name = re.sub(r"[^\w-]", "_", text)  # a text may hold what no file's name can

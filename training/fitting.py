@@ -23,6 +23,9 @@ from ocr import MANIFEST, ModelError, Recognizer
 
 from training.locking import hold, temporary_folder
 from training.machines import is_chief
+from training.writing import TO_LATIN
+
+START = Path(__file__).parent / "start"  # an export that has learnt letters
 
 
 class EpochLine(keras.callbacks.Callback):
@@ -177,42 +180,70 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
     return history.assign(kept=history.index == kept)
 
 
-def load_start(model: keras.Model, source: Path, alphabet: str) -> list[str]:
+def load_start(model: keras.Model, start: str | Path, alphabet: str) -> list[str]:
     """Take the weights of the layers that another network has too, with the same names and shapes.
 
+    Of the first layer, one for grey fits one for colour. Of the last layer, `logits`, the blank and the
+    characters are taken that both networks know, or that look the same; the others get the mean of those.
+
     Args:
-        model: Gets them.
-        source: Folder of an export, or a .keras file.
-        alphabet: The layer `logits` is taken only from an export with the same one.
+        model: Gets the weights.
+        start: "letters", the start that comes with the notebook; a folder of an export; a .keras file, which
+            gives no last layer, for it doesn't say its alphabet.
+        alphabet: Of the model.
 
     Returns:
         The names of the layers that were taken.
 
     Raises:
-        ValueError: If the source is neither, or no layer fits.
+        ValueError: If it is none of these, or, unless it is "letters", no layer fits.
     """
-    path, same_alphabet = source, False
+    source = START if start == "letters" else Path(start)
+    path, known = source, ""
     try:
         if not source.is_dir() and not source.is_file():  # a pipe or a device might never end
             raise FileNotFoundError("there is no such folder or file")
         if source.is_dir():
             recognizer = Recognizer(source)  # checks the files
             path = recognizer.folder / MANIFEST.with_name("network.keras")
-            same_alphabet = recognizer.about["alphabet"] == alphabet
+            known = recognizer.about["alphabet"]
         kinds = {type(layer).__name__: type(layer) for layer in model.layers}  # the reader's own ones, too
         saved = keras.models.load_model(path, kinds, compile=False)
     except (ModelError, OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"START_FROM {source} can't be used: {error}") from error
+        raise ValueError(f"START {source} can't be used: {error}") from error
     given = {layer.name: layer.get_weights() for layer in saved.layers}
     taken = []
     for layer in model.layers:
         values = given.get(layer.name, [])
-        fits = layer.weights and [value.shape for value in values] == [w.shape for w in layer.weights]
-        if fits and (layer.name != "logits" or same_alphabet):
+        if layer.name == "conv_1" and values and values[0].shape[2] != (channels := layer.kernel.shape[2]):
+            values[0] = np.repeat(values[0].sum(axis=2, keepdims=True) / channels, channels, axis=2)
+        elif layer.name == "logits":
+            values = take_characters(values, known, alphabet) if known else []
+        if layer.weights and [value.shape for value in values] == [w.shape for w in layer.weights]:
             layer.set_weights(values)
             taken.append(layer.name)
-    if not taken:
+    if not taken and start != "letters":
         raise ValueError(
-            f"START_FROM {source} has no layer that fits. Set ARCHITECTURE and SIZE as they were there."
+            f"START {source} has no layer that fits. Set ARCHITECTURE and SIZE as they were there."
         )
     return taken
+
+
+def digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a network's weights."""
+    return hashlib.sha256(b"".join(part.tobytes() for part in model.get_weights())).hexdigest()
+
+
+def take_characters(values: list[np.ndarray], known: str, alphabet: str) -> list[np.ndarray]:
+    """Choose from the weights of a last layer those of the blank and of the characters of an alphabet."""
+    numbers = {character: number for number, character in enumerate(known, start=1)}
+    found = [numbers.get(character, numbers.get(character.translate(TO_LATIN))) for character in alphabet]
+    rows = [number for number in found if number] or [*numbers.values()]
+    return [
+        np.stack(
+            [value[..., 0]]
+            + [value[..., number] if number else value[..., rows].mean(axis=-1) for number in found],
+            axis=-1,
+        )
+        for value in values
+    ]

@@ -25,7 +25,7 @@ def collect(
     lengths: list[int],
     model: keras.Model,
     history: pd.DataFrame,
-    pretraining: dict[str, Any] | None,
+    start: dict[str, Any],
     calibration: dict[str, float | None],
     metrics: dict[str, Any],
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def collect(
         lengths: Of the shortest and of the longest training label.
         model: The network.
         history: One row per epoch, `kept` where it was left in the model.
-        pretraining: What is to be said of the synthetic images, None without them.
+        start: "name", "layers", how many were taken, and "val_exact_match", before the first label.
         calibration: "temperature" and "threshold".
         metrics: Of the test split, with losses and those of the validation split.
     """
@@ -59,7 +59,7 @@ def collect(
         "epochs": len(history),
         "kept_epoch": int(history.index[history["kept"]][-1]) + 1,
         "seconds": round(float(history["seconds"].sum()), 1),
-        "pretraining": pretraining,
+        "start": start,
         "parameters": model.count_params(),
         **calibration,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
@@ -91,14 +91,12 @@ def summarise(results: dict[str, Any]) -> str:
     alphabet = html.escape(results["alphabet"]).replace("|", "&#124;")
     shown = f": <code>{alphabet}</code>" if len(results["alphabet"]) <= 80 else ""
     losses = ", ".join(f"{metrics[name]:.4f}" for name in ("loss", "val_loss", "test_loss"))
-    before = "none"
-    if pretraining := results["pretraining"]:
-        before = (
-            f"{pretraining['images']:,} images in {pretraining['seconds']:.0f} s; then "
-            f"{pretraining['val_exact_match']:.1%} of the validation split were read right"
-        )
-    elif start := results["start_from"]:
-        before = f"none; the start was {start}, which may have learnt from what is in the test split now"
+    start = results["start"]
+    before = (
+        f"{start['name']}; with it, {start['val_exact_match']:.1%} of the validation split were read right"
+    )
+    if results["start_from"]:
+        before += "; it may have learnt from what is in the test split now"
     rejected = sum(results["rejected"].values())
     rows = {
         "data set": f"{results['dataset']}: {results['images']:,} images, {rejected:,} files rejected",
@@ -110,7 +108,7 @@ def summarise(results: dict[str, Any]) -> str:
         "loss, val_loss, test loss": losses,
         "training on labelled images": f"{results['epochs']} epochs in {results['seconds']:.0f} s on "
         f"{results['machine']}",
-        "before that, on synthetic images": before,
+        "start": before,
         "network": f"{results['parameters']:,} parameters, `ocr_model` {results['model_bytes'] / 1e6:.2f} MB",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -1,4 +1,4 @@
-"""Draws labelled images: in the look of the default data set, or in a look of its own each time."""
+"""Draws labelled images: in the look of the default data set, and like those of any data set."""
 
 import functools
 import io
@@ -7,54 +7,31 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from decoding import frames_needed, reorder
 from images import open_image
-from matplotlib.ft2font import FT2Font
 from network import Shape
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from training.data import encode
+from training.looks import BOLD, MONO, Face, drawable, load_font, render_varied
 from training.writing import shape as join
 
 ALPHABET = "2345678bcdefgmnpwxy"  # the 19 characters of the default data set
 # Its look is that of Kaptcha 2.3, a CAPTCHA library for Java of 2008, with its default settings: its filters
 # "water" and "ripple", its gradient and its lines as formulas. The letters are stand-ins for Lucida's.
-FACES = {"DejaVuSans-Bold": 0.87, "DejaVuSansMono-Bold": 1.03}  # a letter's font, factor of its width
+WIDTHS = {BOLD: 0.87, MONO: 1.03}  # of the letters, as factors
 PAGE_HEIGHT = 50  # pixels; each page is drawn as high as the data set's and scaled at the end
 FINE = 4  # ink is drawn so much larger and then averaged, because Pillow's lines have hard edges
-FONTS = (  # of the varied looks
-    *(f"DejaVu{name}" for name in ("Sans", "Sans-Bold", "Sans-Oblique", "SansMono", "Serif", "Serif-Bold")),
-    *(f"STIXGeneral{name}" for name in ("", "Bol", "Italic")),
-)
-
-
-def font_path(name: str) -> str:
-    """Return the path of one of the fonts that come with matplotlib."""
-    return f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf"
 
 
 @functools.cache
-def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """Load one of the fonts that come with matplotlib, in a size in pixels."""
-    return ImageFont.truetype(font_path(name), size)
-
-
-@functools.cache
-def drawable(*names: str) -> frozenset[str]:
-    """Return the characters that all of these fonts have; of no fonts, those that both looks can draw."""
-    maps = [FT2Font(font_path(name)).get_charmap() for name in names or FACES]
-    return frozenset(chr(code) for code in set(maps[0]).intersection(*maps[1:]))
-
-
-@functools.cache
-def draw_glyph(character: str, face: str, stretch: float) -> tuple[Image.Image, int]:
+def draw_glyph(character: str, face: Face, stretch: float) -> tuple[Image.Image, int]:
     """Draw one enlarged character; return it and the distance to the next one in enlarged pixels."""
-    font = load_font(face, 39 * FINE)
+    font = load_font(face[0], 39 * FINE)
     glyph = Image.new("L", (PAGE_HEIGHT * FINE, PAGE_HEIGHT * FINE))
     ImageDraw.Draw(glyph).text((2 * FINE, 43 * FINE), character, 255, font, anchor="ls")
     glyph = glyph.resize((round(glyph.width * stretch), glyph.height))
@@ -88,7 +65,7 @@ def render(text: str, rng: np.random.Generator, width: int = 200, height: int = 
     Bold, wavy letters with frayed edges stand before a grey gradient, crossed by two lines.
 
     Args:
-        text: At least one character; any that DejaVu Sans has.
+        text: At least one character; any that is in both faces.
         rng: Chooses the face of each character and the two lines.
         width: In pixels; a text too long for it is narrowed.
         height: In pixels.
@@ -96,7 +73,7 @@ def render(text: str, rng: np.random.Generator, width: int = 200, height: int = 
     Returns:
         uint8 (height, width).
     """
-    faces = list(FACES.items())
+    faces = list(WIDTHS.items())
     glyphs = [draw_glyph(character, *faces[rng.integers(len(faces))]) for character in text]
     length = sum(advance for _, advance in glyphs) // FINE + 14  # room for the last character
     # A long text gets a wider page, which the last step narrows with all that is on it.
@@ -129,79 +106,6 @@ def render(text: str, rng: np.random.Generator, width: int = 200, height: int = 
     file = io.BytesIO()  # the data set's images carry the marks of JPEG compression round the ink
     image.save(file, "JPEG", quality=75)
     return np.array(Image.open(file))
-
-
-def render_varied(text: str, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw a line of text in a look of its own: fonts, colours, slant, jumps, background, noise, scatter.
-
-    Args:
-        text: At least one character; any in `drawable()`.
-        rng: Chooses the look.
-        width: In pixels; a text too long for it is narrowed.
-        height: In pixels.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
-    size = max(6, round(height * rng.uniform(0.4, 0.8)))
-    able = [name for name in FONTS if drawable(name).issuperset(text)]
-    able = able or ["DejaVuSans-Bold"]  # each character for itself is in it
-    faces = rng.choice(able, len(text) if rng.random() < 0.5 else 1)
-    fonts = [load_font(name, size) for name in np.resize(faces, len(text))]
-    inks = np.resize(rng.integers(0, 110, (len(text) if rng.random() < 0.5 else 1, 3)), (len(text), 3))
-    gap = size * rng.uniform(-0.05, 0.35)
-    if any("\ufb50" <= character <= "\ufefc" for character in text):  # joined letters of Arabic touch
-        gap = 0
-    advances = [font.getlength(character) + gap for font, character in zip(fonts, text, strict=True)]
-    page_width = max(width, math.ceil(sum(advances)) + 8)
-    paper = rng.integers(170, 256, 3)
-    page = Image.new("RGB", (page_width, height), tuple(paper.tolist()))
-    pencil = ImageDraw.Draw(page)
-    background = rng.choice(["plain", "plain", "grid", "dots"])
-    if background == "grid":
-        step, line = int(rng.integers(8, 30)), tuple((paper - rng.integers(10, 40)).tolist())
-        for x in range(0, page_width, step):
-            pencil.line([(x, 0), (x, height)], line)
-        for y in range(0, height, step):
-            pencil.line([(0, y), (page_width, y)], line)
-    elif background == "dots":
-        for _ in range(rng.integers(20, page_width + 20)):
-            middle, radius = (rng.integers(page_width), rng.integers(height)), rng.integers(1, 5)
-            pencil.circle(middle, radius, (rng.integers(120, 235),) * 3)
-
-    # Letters may jump up and down, be turned, and slide under the next one.
-    jump = height * rng.uniform(0, 0.2) * (rng.random() < 0.6)
-    turn = rng.uniform(0, 20) * (rng.random() < 0.5)
-    sliding = 0.25 * (rng.random() < 0.4)
-    pen = rng.uniform(4, page_width - sum(advances))
-    for character, font, ink, advance in zip(text, fonts, inks.tolist(), advances, strict=True):
-        glyph = Image.new("L", (2 * size, 2 * size))
-        ImageDraw.Draw(glyph).text((size, 1.35 * size), character, 255, font, anchor="ms")
-        glyph = glyph.rotate(rng.uniform(-turn, turn), Image.Resampling.BICUBIC)
-        slide = rng.uniform(0.3, 0.9) * (rng.random() < sliding)
-        left = pen + (advance - gap) / 2 - size + slide * advance
-        top = height / 2 - size + rng.uniform(-jump, jump) + slide * rng.uniform(0, 0.3) * height
-        page.paste(tuple(ink), (round(left), round(top)), glyph)
-        pen += advance
-    for _ in range(rng.choice([0, 0, 0, 1, 2])):
-        points = np.cumsum(rng.uniform((10, -15), (50, 15), (5, 2)), axis=0)
-        points += rng.uniform((-20, 0), (page_width, height))
-        pencil.line(points.ravel().tolist(), (rng.integers(60, 180),) * 3, rng.integers(1, 3))
-
-    page = page.resize((width, height))
-    if rng.random() < 0.2:
-        page = page.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
-    pixels = np.asarray(page, np.float32)
-    if rng.random() < 0.5:
-        pixels = pixels + rng.normal(0, rng.uniform(0, 25), pixels.shape)
-    if rng.random() < 0.4:  # each pixel comes from somewhere near; from outside the page comes black
-        reach = height * rng.uniform(0.01, 0.08)
-        y, x = np.rint(np.mgrid[:height, :width] + rng.uniform(-reach, reach, (2, height, width))).astype(int)
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        pixels = pixels[y.clip(0, height - 1), x.clip(0, width - 1)] * inside[..., np.newaxis]
-    if rng.random() < 0.2:
-        pixels = 255 - pixels
-    return pixels.clip(0, 255).astype(np.uint8)
 
 
 def draw_text(like: str, characters: list[str], rng: np.random.Generator) -> str:
@@ -257,7 +161,7 @@ def change_case(text: str, rng: np.random.Generator) -> str:
     pairs = [(character.upper(), character) for character in text]
     return "".join(
         capital
-        if capital in drawable() and capital.lower() == character and rng.random() < chance
+        if capital in drawable(BOLD) and capital.lower() == character and rng.random() < chance
         else character
         for capital, character in pairs
     )
@@ -272,7 +176,9 @@ def images_like(
     varied: bool,
     seed: int,
 ) -> tf.data.Dataset:
-    """Draw images of random texts, as long and as wide as those of a table; each time the same ones.
+    """Draw images as long and as wide as those of a table; each time the same ones.
+
+    Half of the texts are the beginning of one label with the end of another one; the others are random.
 
     Args:
         rows: Columns `label`, `height` and `width`.
@@ -286,29 +192,34 @@ def images_like(
     Returns:
         `count` raw images, uint8 (height, width, channels), and label ids, int32 (max_length,).
     """
-    able = drawable("DejaVuSans-Bold") if varied else drawable()
+    able = drawable(BOLD)
     glyph_of = choose_glyphs(list(char_to_num), able)
     characters = [character for character in char_to_num if character != " "]
     one_case = not any(character.isupper() for character in characters)
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(seed)
-        some = rows.sample(count, replace=True, random_state=seed).itertuples()
-        for row in tqdm(some, "Drawing synthetic images", count, mininterval=5, delay=5):
+        some, others = [rows.sample(count, replace=True, random_state=seed + part) for part in (0, 1)]
+        drawn = zip(some.itertuples(), others["label"], strict=True)
+        for row, other in tqdm(drawn, "Drawing synthetic images", count, mininterval=5, delay=5):
             text = draw_text(row.label, characters, rng)
+            if rng.random() < 0.5:
+                place = round(rng.random() * len(row.label))
+                text = (row.label[:place] + other[round(place * len(other) / len(row.label)) :])[:max_length]
+            if rng.random() < 0.3:  # short texts lead over the plateau on which CTC starts
+                text = text[: rng.integers(1, len(text) + 1)]
             while frames_needed(text) > shape.frames:
                 text = text[:-1]
+            text = " ".join(text.split()) or characters[0]
             height, width = shape.line_size(row.height, row.width)
             columns = width * shape.height / height
             scale = min(1, shape.width / (columns * shape.stretch))
             height, width = max(8, round(shape.height * scale)), max(4, round(columns * scale))
-            if varied:
-                if rng.random() < 0.5:  # short texts lead over the plateau on which CTC starts
-                    text = text[: rng.integers(1, len(text) + 1)].strip()
-                shown = change_case(text, rng) if one_case else text
-                image = render_varied(set_line(shown, glyph_of, able), rng, width, height)
+            shown = set_line(change_case(text, rng) if one_case else text, glyph_of, able)
+            if varied or not drawable(MONO).issuperset(shown):
+                image = render_varied(shown, rng, height, width)
             else:
-                image = render(set_line(text, glyph_of, able), rng, width, height)
+                image = render(shown, rng, width, height)
             yield open_image(image, shape.channels), encode([text], char_to_num, max_length)[0]
 
     kinds = (tf.TensorSpec([None, None, shape.channels], tf.uint8), tf.TensorSpec([max_length], tf.int32))

@@ -10,6 +10,7 @@ FILLERS = "\u034f\u115f\u1160\u2800\u3164"  # which are letters and signs by the
 LOOK_ALIKES = (
     "AАΑ BВΒ CС EЕΕ HНΗ IІΙ JЈ KКΚ MМΜ NΝ OОΟ PРΡ SЅ TТΤ XХΧ YУΥ ZΖ aа cс eе iі jј oоο pр sѕ xх yу vν"
 )
+TO_LATIN = str.maketrans({other: group[0] for group in LOOK_ALIKES.split() for other in group[1:]})
 SHAPER = arabic_reshaper.ArabicReshaper({"support_ligatures": False, "delete_harakat": False})
 
 
