@@ -28,7 +28,7 @@ def disk(tmp_path):
         pytest.skip("only the superuser may mount a file system")
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+    command = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", folder]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     yield folder, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)

@@ -71,7 +71,7 @@ def test_images_are_like_the_table_s(varied):
     labels = np.stack([label_ids for _, label_ids in first])
     assert set(np.unique(labels[:, ::2])) == {0, 1, 2, 3}
     assert {image.shape for image, _ in first} == {(48, 96, 3), (48, 240, 3)}
-    assert set((labels > 0).sum(axis=1)) == {1, 2, 3}
+    assert {1, 3} <= set((labels > 0).sum(axis=1)) <= {1, 2, 3}
     assert set(labels[(labels > 0).sum(axis=1) == 3][:, 1]) == {4}
 
 
