@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def export_onnx(network: keras.Model, temperature: float, about: dict[str, Any],
     calibrated = keras.Model(network.input, keras.ops.softmax(network.output / temperature))
     calibrated(np.zeros([1, *network.input.shape[1:]], np.float32))  # Keras exports only what was called
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of numpy, at Keras
             calibrated.export(path, format="onnx", verbose=False)
     except OSError:  # a full disk is no matter of the network
         raise
