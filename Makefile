@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-light browser test test-all lint audit study start label
+.PHONY: demo demo-light browser test test-all lint audit release-check study start label
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
@@ -25,10 +25,17 @@ test-all: $(VENV)/tests
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell $$(git ls-files "*.py" "*.md" "*.html" "*.js" Makefile)
 
 # In an environment of its own, for pip-audit's dependencies are not ours.
 audit: $(VENV)/tests $(VENV)/audit/ready
 	$(VENV)/audit/bin/pip-audit --strict --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+# What must hold before a release, in a fresh clone of what is committed.
+release-check:
+	rm -rf work/release
+	git clone --quiet . work/release
+	bash work/release/.ci/release
 
 # For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"
 study: $(VENV)/env

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import matplotlib.pyplot as plt
 import numpy as np
-import own_images
+from drawn_sets import draw_lines, draw_plates
 from rapidfuzz.distance import Levenshtein
 from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write
 
@@ -210,7 +210,7 @@ def rows() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Run all and draw the curve of the first set."""
-    for name, draw in {"lines": own_images.draw_lines, "plates": own_images.draw_plates}.items():
+    for name, draw in {"lines": draw_lines, "plates": draw_plates}.items():
         if name in SETS and not (WORK / name).exists():
             draw(WORK / name)
     sets = list(rows())

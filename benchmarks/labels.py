@@ -1,63 +1,88 @@
-"""The label curve: exact match with 10 to 100 labelled images in all, on the rest.
+"""Every data set with few labels and with many: exact match on all other images.
 
-`python benchmarks/labels.py` runs the notebook for five draws of each size, and the tutorial recipe on the
-first draw; it goes on where it stopped, prints a table, writes `labels.json` and `docs/images/labels.png`.
+`python benchmarks/labels.py` runs the notebook with no other parameters than the data set, its pattern, its
+lines and the split, for five draws of each number of labelled images. It writes `labels.json` after each run
+and `docs/images/labels.png` at the end; it goes on where it stopped.
 """
+
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tutorial
-from runs import ROOT, run, run_folder, write
+from drawn_sets import draw_hebrew, draw_lines, draw_plates
+from runs import ARCHIVE, ROOT, WORK, run, write
 
-SIZES = (100, 50, 25, 10)
 SEEDS = (1, 2, 3, 4, 5)
+DRAWN = {"lines": draw_lines, "plates": draw_plates, "hebrew": draw_hebrew}
+WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
+SETS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # with the numbers of labelled images
+    "CAPTCHA Images v2": ({}, (10, 25, 50, 100, 800)),
+    "four of 32 characters": ({"DATASET": str(ARCHIVE.with_name("worqhat-72x24.zip"))}, (25, 100, 1600)),
+    "four digits": ({"DATASET": str(ARCHIVE.with_name("captcha-ruankao.zip"))}, (25, 100, 704)),
+    "photographed number plates": ({"DATASET": str(ARCHIVE.with_name("plates-mixed.zip"))}, (50, 100, 237)),
+    "words and lines of receipts": ({"DATASET": str(ARCHIVE.with_name("receipts.zip"))}, (80, 320, 1280)),
+    "lines of books, 1476 to 1509": ({"DATASET": str(ARCHIVE.with_name("oldprint.zip"))}, (50, 100, 287)),
+    "words, many unreadable": (WORDS, (160, 640)),
+    "the same, words never seen": (WORDS | {"SPLIT_BY": "label"}, (160, 640)),
+    "drawn lines, 1 to 12 characters": ({"DATASET": str(WORK / "lines")}, (50, 200, 800)),
+    "drawn plates with two lines": ({"DATASET": str(WORK / "plates"), "LINES": 2}, (50, 100)),
+    "drawn words in Hebrew": ({"DATASET": str(WORK / "hebrew")}, (50, 100)),
+}
+
+
+def run_name(name: str, size: int, seed: int) -> str:
+    """Name the folder of a run on a set of `SETS` with so many labels."""
+    return f"labels-{list(SETS).index(name)}-{size}-seed-{seed}"
+
+
+def run_with(name: str, size: int, seed: int) -> dict[str, Any]:
+    """Run the notebook on a set of `SETS` with so many labels, or take the results of an earlier run."""
+    return run(run_name(name, size, seed), **SETS[name][0], LABELS=size, SEED=seed)
 
 
 def main() -> None:
-    """Run all draws and draw the curve."""
-    runs = {size: [] for size in SIZES}
+    """Run all draws and draw the curves."""
+    for name, draw in DRAWN.items():
+        if not (WORK / name).exists():
+            draw(WORK / name)
+    results = {(name, size): [] for name, (_, sizes) in SETS.items() for size in sizes}
     for seed in SEEDS:
-        for size in SIZES:
-            runs[size].append(run(f"labels-{size}-seed-{seed}", LABELS=size, SEED=seed))
-            match = runs[size][-1]["metrics"]["exact_match"]
-            print(f"draw {seed}, {size} labels: exact match {match:.2%}", flush=True)
-    rows = []
-    print("labels  exact match of all draws (mean, least)  before any label, validation  tutorial recipe")
-    for size, results in runs.items():
-        matches = [result["metrics"]["exact_match"] for result in results]
-        before = [result["start"]["val_exact_match"] for result in results]
-        peer = tutorial.measure(run_folder(f"tutorial-{size}.json"), SEED=SEEDS[0], LABELS=size)[
-            "exact_match"
-        ]
-        rows.append(
-            {
-                "labels": size,
-                "exact_match": matches,
-                "mean": float(np.mean(matches)),
-                "cer": [result["metrics"]["cer"] for result in results],
-                "seconds": [result["seconds"] for result in results],
-                "tutorial": peer,
-            }
-        )
-        print(
-            f"{size:6}  {' '.join(f'{match:.2%}' for match in matches)} ({np.mean(matches):.2%}, "
-            f"{min(matches):.2%})  {np.mean(before):.1%}  {peer:.2%}",
-            flush=True,
-        )
-    write("labels", {"seeds": SEEDS, "sizes": rows})
-    figure, axis = plt.subplots(figsize=(7, 3.5))
-    sizes = [row["labels"] for row in rows]
-    axis.plot(sizes, [100 * row["mean"] for row in rows], "o-", label="CustomOCR, mean of five draws")
-    for row in rows:
-        axis.plot([row["labels"]] * len(SEEDS), 100 * np.array(row["exact_match"]), "k.", alpha=0.4)
-    axis.plot(sizes, [100 * row["tutorial"] for row in rows], "s--", label="tutorial recipe, first draw")
-    axis.set(xlabel="labelled images, training and validation together", ylabel="exact match on the rest, %")
-    axis.set(xscale="log", ylim=(-3, 103))
-    axis.set_xticks(sizes, map(str, sizes))
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(loc="center right")
-    figure.savefig(ROOT / "docs" / "images" / "labels.png", dpi=120, bbox_inches="tight")
+        for (name, size), some in results.items():
+            some.append(run_with(name, size, seed))
+            match = some[-1]["metrics"]["exact_match"]
+            print(f"draw {seed}, {name}, {size} labels: exact match {match:.2%}", flush=True)
+            write("labels", {"rows": [describe(*key, some) for key, some in results.items() if some]})
+    draw_curves([describe(*key, some) for key, some in results.items()])
+
+
+def describe(name: str, size: int, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put together what the draws of a data set gave with a number of labels."""
+    row = {"set": name, "labels": size, "test": results[0]["split"]["test"]}
+    for metric in ("exact_match", "cer", "sure", "sure_and_right"):
+        row[metric] = [result["metrics"][metric] for result in results]
+    row["before"] = [result["start"]["val_exact_match"] for result in results]
+    row["seconds"] = [result["notebook_seconds"] for result in results]
+    return row
+
+
+def draw_curves(rows: list[dict[str, Any]]) -> None:
+    """Draw a curve for each set through the medians, with a dot for each draw."""
+    figure, axes = plt.subplots(3, 4, figsize=(13, 8), sharey=True, layout="constrained")
+    for axis, (name, (_, sizes)) in zip(axes.flat, SETS.items(), strict=False):
+        own = [row for row in rows if row["set"] == name]
+        axis.plot(sizes, [100 * np.median(row["exact_match"]) for row in own], "o-")
+        for row in own:
+            axis.plot([row["labels"]] * len(row["exact_match"]), 100 * np.array(row["exact_match"]), "k.")
+        axis.set(title=name, xscale="log", ylim=(-3, 103))
+        axis.set_xticks(sizes, map(str, sizes))
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(SETS) :]:
+        axis.axis("off")
+    figure.supxlabel("labelled images, for training and validation")
+    figure.supylabel("exact match on the other images, %")
+    figure.savefig(ROOT / "docs" / "images" / "labels.png", dpi=100)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from typing import Any
 
 from runs import ROOT
@@ -22,26 +23,18 @@ def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
 
 def benchmarks() -> str:
     """Make the table of the default data set."""
-    folds, labels, race, speed, serving = map(load, ("folds", "labels", "race", "speed", "serving"))
+    folds, race, speed, serving = map(load, ("folds", "race", "speed", "serving"))
     low, high = folds["interval"]
     rows = [
         ("measured", "CustomOCR", "tutorial recipe"),
         (
             "pooled 10-fold exact match",
-            f"{folds['exact_match']:.2%}: {folds['wrong']} of {folds['images']} wrong, "
+            f"{folds['exact_match']:.2%}: {folds['wrong']} of {folds['images']} wrong, of which "
+            f"{folds['wrong_and_doubtful']} have a doubtful label, "
             f"95% interval {low:.2%} to {high:.2%}",
             "",
         ),
     ]
-    for size in labels["sizes"]:
-        rows.append(
-            (
-                f"exact match with {size['labels']} labelled images",
-                f"{size['mean']:.2%}, mean of {len(size['exact_match'])} draws "
-                f"({min(size['exact_match']):.2%} to {max(size['exact_match']):.2%})",
-                f"{size['tutorial']:.2%}",
-            )
-        )
     one, many = speed["one_image_ms"], speed["thousand_images_per_second"]
     if race:
         rows.append(
@@ -72,24 +65,82 @@ def benchmarks() -> str:
     return markdown(rows, speed["machine"])
 
 
-def own_images() -> str:
-    """Make the table of other data sets."""
-    content = load("own_images")
-    rows = [("images", "test", "exact match", "CER", "epochs", "whole run", "tutorial recipe", "its CER")]
-    for row in content["sets"]:
-        low, high = row["interval"]
+def percent(values: list[float]) -> str:
+    """Give the median of draws with the least and the most."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.1%}" + (f" ({low:.1%} to {high:.1%})" if len(values) > 1 else "")
+
+
+def labels() -> str:
+    """Make the table of all data sets by the number of labels."""
+    content = load("labels")
+    if not content:
+        return "Not measured yet."
+    head = ("images", "labels", "test", "draws", "exact match", "CER")
+    rows = [(*head, "sure", "right if sure", "before the first label", "time")]
+    for row in content["rows"]:
+        sure = sum(row["sure"])
         rows.append(
             (
                 row["set"],
-                str(row["test"]),
-                f"{row['exact_match']:.1%} ({low:.1%} to {high:.1%})",
-                f"{row['cer']:.1%}",
-                str(row["epochs"]),
-                f"{row['seconds'] / 60:.1f} min",
-                *(
-                    f"{row['tutorial'][name]:.1%}" if row["tutorial"] else ""
-                    for name in ("exact_match", "cer")
-                ),
+                f"{row['labels']:,}",
+                f"{row['test']:,}",
+                str(len(row["exact_match"])),
+                percent(row["exact_match"]),
+                f"{statistics.median(row['cer']):.2%}",
+                f"{sure / row['test'] / len(row['sure']):.0%}",
+                f"{sum(row['sure_and_right']) / sure:.2%}" if sure else "",
+                f"{statistics.median(row['before']):.0%}",
+                f"{statistics.median(row['seconds']):.0f} s",
+            )
+        )
+    return markdown(rows, content["machine"])
+
+
+READERS = {
+    "custom_ocr": "CustomOCR",
+    "rapidocr": "PP-OCR",
+    "ddddocr": "ddddocr",
+    "tesseract": "Tesseract",
+    "fast_plate_ocr": "fast-plate-ocr",
+    "tutorial": "tutorial recipe",
+}
+
+
+def peers() -> str:
+    """Make the table of exact matches of all readers."""
+    content = load("peers")
+    if not content:
+        return "Not measured yet."
+    sets = {}
+    for row in content["rows"]:
+        sets.setdefault(row["set"], {})[row["reader"]] = row
+    rows = [("images", "labels", "test", *READERS.values())]
+    for name, some in sets.items():
+        first = some["custom_ocr"]
+        cells = (f"{some[reader]['exact_match']:.1%}" if reader in some else "" for reader in READERS)
+        rows.append((name, f"{first['labels']:,}", f"{first['test']:,}", *cells))
+    return markdown(rows, content["machine"])
+
+
+def peers_cost() -> str:
+    """Make the table of what the readers take."""
+    content = load("peers")
+    if not content:
+        return "Not measured yet."
+    rows = [("reader", "ms an image", "memory", "parameters", "seconds to train", "lines of code")]
+    for reader, name in READERS.items():
+        own = [row for row in content["rows"] if row["reader"] == reader]
+        first = own[0]
+        parameters = first.get("parameters") or content["parameters"].get(reader)
+        rows.append(
+            (
+                name,
+                f"{first['ms']:.1f}" if "ms" in first else "",
+                f"{first['megabytes']:.0f} MB" if "ms" in first else "",
+                f"{parameters:,}" if parameters else "",
+                f"{first['seconds']:.0f}" if "seconds" in first else "none",
+                str(content["lines"].get(reader, "")),
             )
         )
     return markdown(rows, content["machine"])
@@ -317,7 +368,12 @@ def faults() -> str:
 
 
 PAGES = {  # their tables, by the markers around them
-    "docs/benchmarks.md": {"benchmarks": benchmarks, "own images": own_images},
+    "docs/benchmarks.md": {
+        "benchmarks": benchmarks,
+        "labels": labels,
+        "peers": peers,
+        "what peers take": peers_cost,
+    },
     "docs/reliability.md": {"fuzz": fuzz, "load": under_load, "faults": faults},
     "docs/onnx.md": {"runtimes": of_runtimes},
     "docs/scale.md": {

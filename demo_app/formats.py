@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import regex
-from decoding import BLANK, probability, search_beam
+from decoding import search_beam
 
 BEAM_WIDTH = 64  # as a format leaves out many texts
 MAX_PATTERN = 200  # characters
@@ -34,7 +34,8 @@ class Format:
     """
 
     def __init__(self, pattern: str = "", alphabet: str = "") -> None:
-        self.alphabet, self.is_open = alphabet, not (pattern or alphabet)
+        self.alphabet, self.has_pattern = alphabet, bool(pattern)
+        self.is_open = not (pattern or alphabet)
         if len(pattern) > MAX_PATTERN:
             raise FormatError(f"The pattern has more than {MAX_PATTERN} characters. Shorten it.")
         if found := UNSAFE.search(pattern):
@@ -57,26 +58,39 @@ class Format:
         except TimeoutError as error:
             raise FormatError(TOO_LONG) from error
 
-    def read(
-        self, frames: np.ndarray, names: dict[int, str], to_text: Callable[[tuple[int, ...]], str]
-    ) -> tuple[tuple[int, ...], float, float] | None:
-        """Find the most probable label sequence that fits.
+    def keep(self, frames: np.ndarray, names: dict[int, str]) -> tuple[np.ndarray, np.ndarray]:
+        """Keep to the alphabet: a text's probability becomes that among all texts of these characters.
 
         Args:
-            frames: float32 (frames, classes), softmax outputs of one image, class 0 the blank.
+            frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.
+            names: The character of each class but the blank.
+
+        Returns:
+            frames: Likewise, without the other characters.
+            share: float32 (batch,), the probability of all texts that remain.
+        """
+        others = [number for number, name in names.items() if self.alphabet and name not in self.alphabet]
+        kept = np.maximum(frames, np.float32(1e-12))  # so that some character is possible in each frame
+        kept[..., others] = 0
+        total = kept.sum(axis=2, keepdims=True)
+        return kept / total, total.prod(axis=(1, 2))
+
+    def read(
+        self, frames: np.ndarray, names: dict[int, str], to_text: Callable[[tuple[int, ...]], str]
+    ) -> tuple[tuple[int, ...], float] | None:
+        """Find the most probable label sequence that fits the pattern.
+
+        Args:
+            frames: float32 (frames, classes), of one image, from `keep`.
             names: The character of each class but the blank.
             to_text: Makes the text of a label sequence.
 
         Returns:
-            The label sequence, its probability among all those found that fit, and that among all, 0 to 1;
-            None if none fits.
+            The label sequence and its probability among all those found that fit, 0 to 1; None if none fits.
 
         Raises:
             FormatError: If the pattern takes long.
         """
-        allowed = [number for number, name in names.items() if not self.alphabet or name in self.alphabet]
-        masked = np.zeros_like(frames)
-        masked[:, [BLANK, *allowed]] = frames[:, [BLANK, *allowed]]
         # From right to left, the last characters are found first, of which a pattern tells nothing.
         runs_left = not {"R", "AL"}.isdisjoint(map(unicodedata.bidirectional, names.values()))
 
@@ -88,11 +102,10 @@ class Format:
                 raise FormatError(TOO_LONG)
             return (partial and runs_left) or self.fits(to_text(ids), partial)
 
-        found = search_beam(masked, BEAM_WIDTH, lambda ids: fits(ids, partial=True))
+        found = search_beam(frames, BEAM_WIDTH, lambda ids: fits(ids, partial=True))
         fitting = {ids: share for ids, share in found.items() if fits(ids)}
         total = sum(fitting.values())
         if not total:
             return None
         best = max(fitting, key=fitting.__getitem__)
-        (plain,) = probability(frames[np.newaxis], np.array([best], np.int64).reshape(1, -1))
-        return best, fitting[best] / total, float(plain)
+        return best, fitting[best] / total

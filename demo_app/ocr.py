@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import pickletools
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,13 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from decoding import BLANK, align, are_usual, decode, reorder, search
+from decoding import BLANK, align, are_usual, decode, probability, reorder, search
 from folders import NotLookedAt, describe_kinds, find_images, open_path
 from formats import Format, FormatError
 from images import SUFFIXES, ImageError, ImageSource, open_image
 from network import ModelError, Shape, load_network
 from tqdm import tqdm
 
+VERSION = "1.0.0"  # of CustomOCR
 COLUMNS = ["file", "text", "confidence", "sure", "error"]
 MAX_PICKLE_BYTES = 1_000_000
 # The opcodes of a pickled dict of texts and small numbers. None of them imports, calls, repeats or nests.
@@ -247,7 +249,7 @@ class Recognizer:
         Args:
             image: See `open_image`.
             form: What the text is known to be. The best text that fits is read; where none is found, the
-                best of all. Neither is sure where what fits is hardly probable.
+                best of the alphabet. Neither is sure where what fits is hardly probable.
 
         Raises:
             ImageError: If it can't be opened, see `open_image`.
@@ -346,22 +348,25 @@ class Recognizer:
     def _readings(
         self, frames: np.ndarray, edges: np.ndarray, width: int, form: Format | None
     ) -> list[Reading]:
-        label_ids, confidences = decode(frames, self.about["lengths"])
-        fits, probable = np.ones((2, len(frames)), bool)
-        if form and not form.is_open:
+        form = form or Format()
+        kept, share = (frames, 1) if form.is_open else form.keep(frames, self._num_to_char)
+        label_ids, confidences = decode(kept, self.about["lengths"])
+        fits = np.ones(len(frames), bool)
+        if form.has_pattern:
             label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
-            for row, some in enumerate(frames):
+            for row, some in enumerate(kept):
                 if found := form.read(some, self._num_to_char, self._text):
-                    best, confidences[row], plain = found
-                    probable[row] = plain >= LEAST  # or the format would make anything sure
+                    best, confidences[row] = found
                     label_ids[row] = BLANK
                     label_ids[row, : len(best)] = best
                 else:
                     fits[row] = False
+        # Else a format would make anything sure.
+        probable = form.is_open or share * probability(kept, label_ids) >= LEAST
         usual = are_usual(label_ids, self.about["lengths"]) & fits & probable
         threshold = self.about["threshold"]
         readings = []
-        for row, path in enumerate(align(frames, label_ids)):
+        for row, path in enumerate(align(kept, label_ids)):
             characters = []
             for position, number in enumerate(label_ids[row][label_ids[row] != BLANK]):
                 (own,) = np.nonzero(path == position)
@@ -370,7 +375,7 @@ class Recognizer:
                 characters.append(
                     Character(
                         text=self._num_to_char[int(number)],
-                        confidence=float(frames[row, own, number].max()),
+                        confidence=float(kept[row, own, number].max()),
                         left=float(left - line * width),
                         right=float(min(right - line * width, width)),
                         line=line,
@@ -431,6 +436,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, default=here, metavar="FOLDER", help="of a model; else this one"
     )
+    parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--pattern", default="", metavar="REGEX", help="that the whole text fits")
     parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may have")
     parser.add_argument("--json", action="store_true", help="write a line of JSON for each image")
@@ -489,4 +495,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     sys.exit(main())

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 from folders import find_images
+from formats import Format
 from images import ImageError, open_image
 from ocr import ModelError, Reading
 from PIL import Image
 
 from label_app import models
 from label_app.answers import Label, LabelFile, LabellingError
-from label_app.models import Training, keep_to, load_model
+from label_app.models import Training, load_model
 from training.errors import DatasetError
 from training.labels import PATTERN, find_labels
 from training.writing import clean
@@ -106,12 +107,11 @@ class Labelling:
         self.training: Training | None = None
         self.server: subprocess.Popen | None = None
         self.serving, self.served, self.address = threading.Lock(), 0, ""
-        self.message = self.alphabet = ""
+        self.message, self.form = "", Format()
         try:  # that of an earlier session
             self.recognizer, self.is_trained = load_model(work / "reader"), True
         except ModelError:
             self.recognizer, self.is_trained = load_model(model), False
-        self.first = self.recognizer
         self.round, self.is_open = 1, True
         self._learn_alphabet()
         self.thread = threading.Thread(target=self._read_on, daemon=True)
@@ -434,6 +434,7 @@ class Labelling:
             self.message = self.training.said
             if self.training.recognizer:
                 self.recognizer, self.is_trained = self.training.recognizer, True
+                self.form = Format()
                 self._begin_round()
             self.training = None
 
@@ -444,10 +445,9 @@ class Labelling:
         """
         once = 1 + sum(count == 1 for count in self.characters.values())
         is_known = once < NEW_CHARACTER * self.characters.total()
-        known = "".join(sorted(self.characters)) if is_known else ""
-        if known != self.alphabet and not self.is_trained:
-            self.alphabet = known
-            self.recognizer = keep_to(self.first, known) if known else self.first
+        known = "".join(sorted(self.characters)) if is_known and not self.is_trained else ""
+        if known != self.form.alphabet:
+            self.form = Format(alphabet=known)
             self._begin_round()
 
     def _unread(self) -> list[int]:
@@ -467,12 +467,12 @@ class Labelling:
             with self.changed:
                 self._end_training()
                 numbers = self._unread()
-                recognizer, number_of_round = self.recognizer, self.round
+                recognizer, form, number_of_round = self.recognizer, self.form, self.round
                 if not numbers:
                     self.changed.wait(1)
                     continue
             images = [self._open(number, recognizer.channels) for number in numbers]
-            readings = list(recognizer.read_each(images))
+            readings = list(recognizer.read_each(images, form))
             lines = recognizer.shape.lines
             seen = [
                 None if isinstance(reading, ImageError) else _look_at(image, reading, lines)

@@ -1,7 +1,6 @@
-"""The models that guess: loaded, kept to an alphabet, trained on the labels in a process of their own."""
+"""The models that guess: loaded, trained on the labels in a process of their own, served."""
 
 import contextlib
-import copy
 import os
 import re
 import shutil
@@ -12,17 +11,20 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-from decoding import BLANK
 from ocr import ModelError, Recognizer
+from page import REPOSITORY
 
 from label_app.answers import LabellingError
 
 ROOT = Path(__file__).parent.parent
 EPOCH = re.compile(r"epoch +(\d+)/(\d+) .* exact match +(\S+) +[\d.]+ s(.*)")
 MODEL_FILES = ("ocr_model*", "*_to_*", "Examples", "*_export", "__pycache__")
-HOME = "https://github.com/ertugruldmr/CustomOCR"
-CARD = "---{}---\n\n# {}\n\nReads images like those it learnt from, with [CustomOCR](" + HOME + ").\n"
+CARD = f"""---{{}}---
+
+# {{}}
+
+Reads images like those it learnt from, with [CustomOCR](https://github.com/{REPOSITORY}).
+"""
 
 
 class Training(threading.Thread):
@@ -75,20 +77,6 @@ class Training(threading.Thread):
 def load_model(folder: Path) -> Recognizer:
     """Load an exported model, with onnxruntime where it can: that starts at once."""
     return Recognizer(folder, "onnx" if (folder / "ocr_model.onnx").exists() else None)
-
-
-def keep_to(recognizer: Recognizer, alphabet: str) -> Recognizer:
-    """Make a recognizer that reads no other characters than these."""
-    restricted, serve = copy.copy(recognizer), recognizer._serve
-
-    def serve_some(images: np.ndarray) -> np.ndarray:
-        frames = serve(images)
-        known = [number == BLANK or recognizer.name(number) in alphabet for number in range(frames.shape[2])]
-        frames = frames * known + np.float32(1e-12)
-        return frames / frames.sum(axis=2, keepdims=True)
-
-    restricted._serve = serve_some
-    return restricted
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen, str]:

@@ -55,6 +55,12 @@ def test_the_readme_s_api_lines_run_as_they_stand(shipped_app, tmp_path):
     assert one["text"] == EXAMPLE.stem and one["sure"] is True
     assert [row["file"] for row in many] == ["image.png", "many.zip/image.png"]
     assert {row["text"] for row in many} == {EXAMPLE.stem}
+    for line in re.findall(
+        r"^curl .+", (ROOT / "docs" / "http.md").read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        command = shlex.split(line.replace(ADDRESS, shipped_app.rstrip("/")))
+        answer = json.loads(subprocess.check_output(command, cwd=tmp_path))
+        assert {"text", "confidence"} <= set(answer[0] if isinstance(answer, list) else answer), line
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_repository_s_address_stands_in_the_first_cells_alone(notebook):
     command = ["git", "grep", "--files-with-matches", "--fixed-strings", name]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
     code = {name for name in found if not name.endswith(".md")}
-    assert code == {"demo_app/page.py", "label_app/models.py", "study.ipynb"}  # the first two for their links
+    assert code == {"demo_app/page.py", "study.ipynb"}  # the first one for its links
     cells = [cell for cell in notebook["cells"] if name in json.dumps(cell)]
     assert [cell["cell_type"] for cell in cells] == ["markdown", "code"] and cells[0] == notebook["cells"][0]
     badge = f"https://colab.research.google.com/github/{name}/blob/main/study.ipynb"

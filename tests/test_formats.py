@@ -1,10 +1,12 @@
 """demo_app/formats.py: reading what is known to fit a pattern or an alphabet."""
 
+import itertools
 import re
 
 import numpy as np
 import ocr
 import pytest
+from decoding import probability
 from formats import Format, FormatError
 from images import open_image
 from runs import ROOT
@@ -50,8 +52,26 @@ def test_the_best_text_that_fits_is_read(recognizer):
     reading = recognizer.read(path, Format(f"[^{first}].{{4}}"))
     assert re.fullmatch(f"[^{first}].{{4}}", reading.text) and reading.text != path.stem
     assert 0 < reading.confidence <= 1 and len(reading.characters) == 5
-    others = "".join(set(recognizer.about["alphabet"]) - {first})
-    assert first not in recognizer.read(path, Format(alphabet=others)).text
+
+
+def test_an_alphabet_gives_the_probability_among_its_texts():
+    frames = np.random.default_rng(0).dirichlet(np.ones(4), (1, 3)).astype(np.float32)
+    names = {1: "a", 2: "b", 3: "c"}
+    kept, share = Format(alphabet="ac").keep(frames, names)
+    texts = [ids for count in range(4) for ids in itertools.product((1, 3), repeat=count)]
+    label_ids = np.array([[*ids, *[0] * (3 - len(ids))] for ids in texts])
+    among, plain = probability(kept, label_ids), probability(frames, label_ids)
+    assert among.sum() == pytest.approx(1) and plain.sum() == pytest.approx(float(share[0]))
+    assert among * share == pytest.approx(plain)
+
+
+def test_an_alphabet_keeps_other_characters_out(recognizer):
+    path = EXAMPLES[0]
+    plain = recognizer.read(path)
+    same = recognizer.read(path, Format(alphabet="".join(set(path.stem))))
+    assert (same.text, same.sure) == (path.stem, plain.sure) and same.confidence >= plain.confidence
+    others = "".join(set(recognizer.about["alphabet"]) - {path.stem[0]})
+    assert path.stem[0] not in recognizer.read(path, Format(alphabet=others)).text
 
 
 @pytest.mark.parametrize("pattern", ["m{5}", "[2-8]{5}", r"\d{3}[a-z]{2}"])
@@ -95,7 +115,6 @@ def test_a_format_of_right_to_left_text_is_that_of_its_typing():
     def to_text(ids):
         return "".join(names[number] for number in reversed(ids))
 
-    ids, confidence, plain = Format("אב").read(frames, names, to_text)
-    assert ids == (2, 1) and confidence == 1 and plain < 1
+    assert Format("אב").read(frames, names, to_text) == ((2, 1), 1)
     assert Format("[ב]{2}").read(frames, names, to_text)[0] == (2, 2)
     assert Format("ג").read(frames, names, to_text) is None

@@ -34,8 +34,10 @@ class Reader:
 
     def __init__(self, texts=(), confidences=()):
         self.texts, self.confidences = texts, confidences
+        self.alphabets = []  # to which it was kept
 
-    def read_each(self, images):
+    def read_each(self, images, form):
+        self.alphabets.append(form.alphabet)
         for image in images:
             if isinstance(image, Exception):
                 yield image
@@ -60,7 +62,6 @@ def draw(path, number, look=None):
 def begin(tmp_path, monkeypatch):
     """Makes a folder `images` with numbered images, unless it is there, and begins to label it."""
     begun = []
-    monkeypatch.setattr(labelling, "keep_to", lambda recognizer, _: recognizer)
 
     def start(count=0, reader=None, wait=True, **files):
         folder = tmp_path / "images"
@@ -301,30 +302,15 @@ def test_a_folder_may_be_away_for_a_while(begin, monkeypatch):
     assert rows(session.folder)[-1][:2] == (name, "y") and session.status()["images"] == 10
 
 
-def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin, monkeypatch):
-    kept = []
-
-    def keep_to(recognizer, alphabet):
-        kept.append(alphabet)
-        return recognizer
-
-    monkeypatch.setattr(labelling, "keep_to", keep_to)
-    session = begin(60)
+def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin):
+    reader = Reader()
+    session = begin(60, reader=reader)
     for _ in range(40):
         session.answer(session.upcoming("label")[0]["name"], "abcab")
+    settle(session)
     session.answer(session.upcoming("label")[0]["name"], "abd")
-    assert kept == ["abc", "abcd"]
-
-
-def test_a_model_that_is_kept_to_an_alphabet_reads_nothing_else():
-    recognizer = models.load_model(ROOT / "demo_app")
-    path = next((ROOT / "demo_app" / "Examples").iterdir())
-    alphabet = set(path.stem)
-    assert models.keep_to(recognizer, "".join(alphabet)).read(path).text == path.stem
-    alphabet.remove(path.stem[0])
-    reading = models.keep_to(recognizer, "".join(alphabet)).read(path)
-    assert set(reading.text) <= alphabet and reading.frames.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    assert recognizer.read(path).text == path.stem
+    settle(session)
+    assert list(dict.fromkeys(reader.alphabets)) == ["", "abc", "abcd"]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 from network import Shape
-from ocr import ABOUT, Recognizer
+from ocr import ABOUT, VERSION, Recognizer
 
 
 def collect(
@@ -70,9 +70,9 @@ def collect(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages on which the results depend most."""
+    """Return the versions of CustomOCR, Python and the packages on which the results depend most."""
     python, tensorflow = platform.python_version(), tf.__version__  # whose package has two names
-    return {"python": python, "tensorflow": tensorflow} | {
+    return {"CustomOCR": VERSION, "python": python, "tensorflow": tensorflow} | {
         name: version(name) for name in ("keras", "numpy", "pandas", "pillow")
     }
 

@@ -1,29 +1,11 @@
-"""Other people's images: the notebook with no other parameters than `DATASET`, `LABEL_PATTERN` and the split.
-
-`python benchmarks/own_images.py` runs it, and the tutorial recipe on the same split, on two sets of real
-images and on three that it draws: lines in siblings of the notebook's fonts, plates with two lines, and
-Hebrew, which runs from right to left. It goes on where it stopped, prints a table and writes
-`own_images.json`.
-"""
+"""Data sets that benchmarks draw, in matplotlib's fonts: lines, plates with two lines, and Hebrew."""
 
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import tutorial
 from PIL import Image, ImageDraw, ImageFont
-from runs import ARCHIVE, WORK, run, run_folder, write
-
-WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
-SETS = {
-    "four of 32 characters, 72x24": {"DATASET": str(ARCHIVE.with_name("worqhat-72x24.zip"))},
-    "words of 3 to 10 letters, 200x60, words never seen": WORDS | {"SPLIT_BY": "label"},
-    "the same, random split": WORDS,
-    "1 to 12 characters with spaces and accents, mixed sizes": {"DATASET": str(WORK / "lines")},
-    "150 plates with two lines": {"DATASET": str(WORK / "plates"), "LINES": 2},
-    "150 words of Hebrew letters, some with a number": {"DATASET": str(WORK / "hebrew")},
-}
 
 
 def draw_noisy(lines: list[str], width: int, height: int, rng: np.random.Generator) -> Image.Image:
@@ -82,45 +64,3 @@ def draw_lines(folder: Path, count: int = 1000) -> None:
         Image.fromarray(np.uint8(np.clip(page + noise, 0, 255))).save(folder / f"{number}.png")
         rows.append((f"{number}.png", text))
     pd.DataFrame(rows, columns=["filename", "label"]).to_csv(folder / "labels.csv", index=False)
-
-
-def main() -> None:
-    """Run all sets."""
-    for name, draw in {"lines": draw_lines, "plates": draw_plates, "hebrew": draw_hebrew}.items():
-        if not (WORK / name).exists():
-            draw(WORK / name)
-    rows = []
-    for number, (name, parameters) in enumerate(SETS.items()):
-        results = run(f"own-{number}", **parameters)
-        metrics = results["metrics"]
-        rows.append(
-            {
-                "set": name,
-                "images": results["images"],
-                "test": results["split"]["test"],
-                "exact_match": metrics["exact_match"],
-                "interval": metrics["exact_match_interval"],
-                "cer": metrics["cer"],
-                "epochs": results["epochs"],
-                "seconds": results["notebook_seconds"],
-                "tutorial": None,
-            }
-        )
-        print(
-            f"{name}: exact match {metrics['exact_match']:.2%}, CER {metrics['cer']:.2%}, "
-            f"{results['notebook_seconds']:.0f} s for the whole run",
-            flush=True,
-        )
-    write("own_images", {"sets": rows})
-    for number, (row, parameters) in enumerate(zip(rows, SETS.values(), strict=True)):
-        row["tutorial"] = peer = tutorial.measure(run_folder(f"tutorial-own-{number}.json"), **parameters)
-        print(
-            f"{row['set']}, tutorial recipe: exact match {peer['exact_match']:.2%}, CER {peer['cer']:.2%}, "
-            f"{peer['epochs'][-1][0]:.0f} s of fit",
-            flush=True,
-        )
-        write("own_images", {"sets": rows})
-
-
-if __name__ == "__main__":
-    main()

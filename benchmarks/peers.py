@@ -1,0 +1,209 @@
+"""What people use instead, on the test images of the first draw of `labels.py`.
+
+Three ready-made readers, as PyPI or Debian has them: Tesseract, ddddocr, and RapidOCR with the recogniser of
+PP-OCR that it ships. Their settings are chosen on 100 validation images. Two recipes learn from the same
+labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short codes, fast-plate-ocr's.
+
+Needs `pip install rapidocr ddddocr pytesseract "fast-plate-ocr[train]"`, Debian's `tesseract-ocr` and, as its
+argument, a network from the folder `models` of fast-plate-ocr's repository, for example
+`python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped and writes `peers.json`.
+"""
+
+import importlib.util
+import inspect
+import json
+import multiprocessing
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import labels
+import numpy as np
+import psutil
+from runs import run_folder, write
+
+Reader = Callable[..., list[str]]
+SEED = labels.SEEDS[0]
+CODES = ("CAPTCHA Images v2", "four of 32 characters", "four digits", "photographed number plates")
+LEFT_OUT = ("drawn plates with two lines", "drawn words in Hebrew")  # the ready-made readers know neither
+SLOTS = {"img_height": 64, "img_width": 192, "keep_aspect_ratio": True, "interpolation": "cubic"}
+
+
+def tesseract(paths: list[str], alphabet: str, mode: int, scale: int) -> list[str]:
+    """Read with Tesseract, as a line, a word or a raw line, small letters enlarged, kept to an alphabet."""
+    import pytesseract
+    from PIL import Image, ImageOps
+
+    options = f"--psm {mode} -c {shlex.quote('tessedit_char_whitelist=' + alphabet)}"
+    images = (ImageOps.scale(Image.open(path).convert("L"), scale) for path in paths)
+    return [pytesseract.image_to_string(image, config=options) for image in images]
+
+
+def ddddocr(paths: list[str], alphabet: str, beta: bool) -> list[str]:
+    """Read with ddddocr, one of its two models, kept to an alphabet."""
+    from ddddocr import DdddOcr
+
+    reader = DdddOcr(show_ad=False, beta=beta)
+    reader.set_ranges(alphabet)
+    return [reader.classification(Path(path).read_bytes()) for path in paths]
+
+
+def rapidocr(paths: list[str], alphabet: str) -> list[str]:
+    """Read with the recogniser of PP-OCR alone, because the images hold nothing but a text."""
+    from rapidocr import RapidOCR
+
+    reader = RapidOCR(params={"Global.text_score": 0.0})
+    readings = [reader(path, use_det=False, use_cls=False, use_rec=True) for path in paths]
+    return ["".join(reading.txts or []) for reading in readings]
+
+
+def fast_plate_ocr(paths: list[str], alphabet: str, folder: Path) -> list[str]:
+    """Read with what fast-plate-ocr has learnt."""
+    from fast_plate_ocr import LicensePlateRecognizer
+
+    (network,) = folder.rglob("best.onnx")
+    reader = LicensePlateRecognizer(onnx_model_path=network, plate_config_path=folder / "plate.yaml")
+    return [reader.run_one(path).plate for path in paths]
+
+
+def custom_ocr(paths: list[str], alphabet: str, folder: Path) -> list[str]:
+    """Read with what CustomOCR has learnt."""
+    from ocr import Recognizer
+
+    reader = Recognizer(folder, "onnx")
+    return [reader.read(path).text for path in paths]
+
+
+READY_MADE: dict[Reader, list[tuple[Any, ...]]] = {  # with settings to choose from
+    tesseract: [(mode, scale) for mode in (7, 8, 13) for scale in (1, 3)],
+    ddddocr: [(False,), (True,)],
+    rapidocr: [()],
+}
+
+
+def learn_plates(splits: dict[str, Any], alphabet: str, network: Path, folder: Path) -> None:
+    """Train fast-plate-ocr as its documentation says, and export the best epoch."""
+    longest = max(rows["label"].str.len().max() for rows in splits.values())
+    plate = SLOTS | {"max_plate_slots": int(longest), "alphabet": f"{alphabet}_", "pad_char": "_"}
+    Path(folder, "plate.yaml").write_text(json.dumps(plate | {"image_color_mode": "rgb"}))
+    for name in ("train", "validation"):
+        rows = splits[name].rename(columns={"path": "image_path", "label": "plate_text"})
+        rows[["image_path", "plate_text"]].to_csv(folder / f"{name}.csv", index=False)
+    program, plate = Path(sys.executable).with_name("fast-plate-ocr"), ["--plate-config-file", "plate.yaml"]
+    tables = ["--annotations", "train.csv", "--val-annotations", "validation.csv", "--output-dir", "run"]
+    learn = [program, "train", "--model-config-file", network, *plate, *tables, "--seed", str(SEED)]
+    subprocess.run(learn, cwd=folder, check=True)
+    (best,) = folder.rglob("best.keras")
+    subprocess.run([program, "export", "--model", best, "--format", "onnx", *plate], cwd=folder, check=True)
+
+
+def read(reader: Reader, paths: list[str], *rest: Any) -> tuple[list[str], float, float]:  # noqa: ANN401
+    """Read: the texts, the seconds, the bytes by which this process grew."""
+    before, start = psutil.Process().memory_info().rss, time.perf_counter()
+    texts = reader(paths, *rest)
+    seconds = time.perf_counter() - start
+    return texts, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def measure(reader: Reader, rows: Any, alphabet: str, *settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Let a reader read the images of a table in a process of its own, and compare with their labels.
+
+    Spaces don't count, nor what the alphabet lacks, nor a letter's case where the alphabet has one of both.
+    """
+    from training.evaluation import character_error_rate
+    from training.intervals import wilson_interval
+
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        given = reader, [*rows["path"]], alphabet, *settings
+        texts, seconds, grown = pool.submit(read, *given).result()
+    true, texts = ([keep_to(text, alphabet) for text in some] for some in (rows["label"], texts))
+    right = sum(map(str.__eq__, texts, true))
+    return {
+        "reader": reader.__name__,
+        "settings": [*map(str, settings)] if reader in READY_MADE else [],
+        "exact_match": right / len(rows),
+        "interval": wilson_interval(right, len(rows)),
+        "cer": character_error_rate(true, texts),
+        "ms": 1000 * seconds / len(rows),
+        "megabytes": grown / 1e6,
+    }
+
+
+def keep_to(text: str, alphabet: str) -> str:
+    """Leave out spaces and what an alphabet lacks, after letters got the case in which it has them."""
+    cased = (c if c in alphabet else c.swapcase() for c in text)
+    return "".join(c for c in cased if c in alphabet and not c.isspace())
+
+
+def count_parameters(network: Path) -> int:
+    """Count the numbers in an ONNX file."""
+    import onnx
+
+    return sum(int(np.prod(part.dims)) for part in onnx.load(network).graph.initializer)
+
+
+def package(name: str) -> Path:
+    """Find the folder of a package."""
+    return Path(importlib.util.find_spec(name).origin).parent
+
+
+def measure_set(name: str, network: Path) -> list[dict[str, Any]]:
+    """Measure all that can read a set."""
+    import tutorial
+
+    size = max(labels.SETS[name][1])
+    parameters = labels.SETS[name][0] | {"LABELS": size, "SEED": SEED}
+    ours, folder = labels.run_with(name, size, SEED), run_folder(labels.run_name(name, size, SEED))
+    splits, alphabet = tutorial.read_splits(**parameters), ours["alphabet"]
+    rows = [measure(custom_ocr, splits["test"], alphabet, folder / "app")]
+    rows[0] |= {"seconds": ours["notebook_seconds"], "parameters": ours["parameters"]}
+    for reader, every in READY_MADE.items():
+        some = [measure(reader, splits["validation"].head(100), alphabet, *one) for one in every]
+        best = max(range(len(every)), key=lambda n, some=some: (some[n]["exact_match"], -some[n]["cer"]))
+        rows.append(measure(reader, splits["test"], alphabet, *every[best]))
+    if name in CODES:
+        folder = run_folder(f"plates-{size}-{SEED}-{[*labels.SETS].index(name)}")
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        learn_plates(splits, alphabet, network, folder)
+        seconds = time.perf_counter() - start
+        rows.append(measure(fast_plate_ocr, splits["test"], alphabet, folder) | {"seconds": seconds})
+        rows[-1]["parameters"] = count_parameters(next(folder.rglob("best.onnx")))
+    learnt = tutorial.measure(run_folder(f"tutorial-{size}-{[*labels.SETS].index(name)}.json"), **parameters)
+    row = {metric: learnt[metric] for metric in ("exact_match", "cer")}
+    rows.append({"reader": "tutorial"} | row | {"seconds": learnt["epochs"][-1][0]})
+    return [{"set": name, "test": len(splits["test"]), "labels": size} | row for row in rows]
+
+
+def main() -> None:
+    """Measure all sets."""
+    network, rows = Path(sys.argv[1]).resolve(), []
+    for name in labels.SETS:
+        if name in LEFT_OUT:
+            continue
+        done = run_folder(f"peers-{[*labels.SETS].index(name)}.json")
+        if not done.exists():
+            done.write_text(json.dumps(measure_set(name, network)))
+        rows += json.loads(done.read_text())
+        for row in rows:
+            if row["set"] == name:
+                print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
+    parameters = {
+        "ddddocr": count_parameters(package("ddddocr") / "common_old.onnx"),
+        "rapidocr": count_parameters(next((package("rapidocr") / "models").glob("*rec*.onnx"))),
+    }
+    readers = (custom_ocr, *READY_MADE, fast_plate_ocr)
+    lines = {reader.__name__: len(inspect.getsource(reader).splitlines()) - 3 for reader in readers}
+    lines["fast_plate_ocr"] += len(inspect.getsource(learn_plates).splitlines()) - 2
+    lines["custom_ocr"] += 1  # make study DATASET=...
+    write("peers", {"rows": rows, "lines": lines, "parameters": parameters})
+
+
+if __name__ == "__main__":
+    main()
