@@ -1,8 +1,8 @@
 """Every data set with few labels and with many: exact match on all other images.
 
 `python benchmarks/labels.py` runs the notebook with no other parameters than the data set, its pattern, its
-lines and the split, for five draws of each number of labelled images. It writes `labels.json` after each run
-and `docs/images/labels.png` at the end; it goes on where it stopped.
+lines and the split, for five draws of each number of labelled images. After each run it writes `labels.json`
+and `docs/images/labels.png`; it goes on where it stopped.
 """
 
 from typing import Any
@@ -51,8 +51,9 @@ def main() -> None:
             some.append(run_with(name, size, seed))
             match = some[-1]["metrics"]["exact_match"]
             print(f"draw {seed}, {name}, {size} labels: exact match {match:.2%}", flush=True)
-            write("labels", {"rows": [describe(*key, some) for key, some in results.items() if some]})
-    draw_curves([describe(*key, some) for key, some in results.items()])
+            rows = [describe(*key, some) for key, some in results.items() if some]
+            write("labels", {"rows": rows})
+            draw_curves(rows)
 
 
 def describe(name: str, size: int, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -68,8 +69,9 @@ def describe(name: str, size: int, results: list[dict[str, Any]]) -> dict[str, A
 def draw_curves(rows: list[dict[str, Any]]) -> None:
     """Draw a curve for each set through the medians, with a dot for each draw."""
     figure, axes = plt.subplots(3, 4, figsize=(13, 8), sharey=True, layout="constrained")
-    for axis, (name, (_, sizes)) in zip(axes.flat, SETS.items(), strict=False):
+    for axis, name in zip(axes.flat, SETS, strict=False):
         own = [row for row in rows if row["set"] == name]
+        sizes = [row["labels"] for row in own]
         axis.plot(sizes, [100 * np.median(row["exact_match"]) for row in own], "o-")
         for row in own:
             axis.plot([row["labels"]] * len(row["exact_match"]), 100 * np.array(row["exact_match"]), "k.")
