@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,52 +185,55 @@ def thin(curve: list[list[float]]) -> list[list[float]]:
     return [*curve[: -1 : 1 + len(curve) // 200], curve[-1]]
 
 
-def rows() -> Iterator[dict[str, Any]]:
-    """Run all draws of all sets."""
-    for name in SETS:
-        row: dict[str, Any] = {"set": name}
-        for order in ORDERS:
-            draws = [once(f"{name}-{seed}-{order}", simulate, name, seed, order) for seed in SEEDS]
-            last = np.array([draw["curve"][-1] for draw in draws])
-            row |= {"images": draws[0]["images"], "typing": draws[0]["typing"]}
-            names = ("labels", "corrected", "keys", "right")
-            row[order] = dict(zip(names, last.T.tolist(), strict=True))
-            row[order]["seconds"] = [list(draw["trainings"].values()) for draw in draws]
-            row[order]["curves"] = [thin(draw["curve"]) for draw in draws]
-            middle = dict(zip(names, np.median(last, axis=0), strict=True))
-            print(
-                f"{name}, {order}: {middle['right']:.1%} of {row['images']:,} labels right after "
-                f"{middle['labels']:.0f} ({middle['corrected']:.0f} typed or corrected), "
-                f"{middle['keys'] / row['typing']:.1%} of the keys",
-                flush=True,
-            )
-        yield row
+def describe(name: str, draws: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Put together the draws of a set in each order."""
+    first = draws[ORDERS[0]][0]
+    row = {"set": name, "images": first["images"], "typing": first["typing"]}
+    for order, some in draws.items():
+        last = np.array([draw["curve"][-1] for draw in some])
+        row[order] = dict(zip(("labels", "corrected", "keys", "right"), last.T.tolist(), strict=True))
+        row[order]["seconds"] = [list(draw["trainings"].values()) for draw in some]
+        row[order]["curves"] = [thin(draw["curve"]) for draw in some]
+    return row
 
 
-def main() -> None:
-    """Run all and draw the curve of the first set."""
-    for name, draw in {"lines": draw_lines, "plates": draw_plates}.items():
-        if name in SETS and not (WORK / name).exists():
-            draw(WORK / name)
-    sets = list(rows())
-    latency = once("latency", measure_latency)
-    print(
-        f"next image after {latency['median_ms']:.0f} ms, 99% within {latency['p99_ms']:.0f} ms", flush=True
-    )
-    write("labelling", {"seeds": SEEDS, "sets": sets, "latency": latency})
+def draw_curves(row: dict[str, Any]) -> None:
+    """Draw how the labels of a set become right, over key strokes."""
     figure, axis = plt.subplots(figsize=(7, 3.5))
     for order, colour in zip(ORDERS, ("C0", "C1"), strict=True):
-        for number, curve in enumerate(sets[0][order]["curves"]):
+        for number, curve in enumerate(row[order]["curves"]):
             _, _, keys, right = np.transpose(curve)
-            name = (
-                f"with the model's help, {order} first" if order != "random" else "with it, in random order"
-            )
-            axis.plot(keys, 100 * right, colour, alpha=0.6, label=name if number == 0 else None)
-    axis.plot([0, sets[0]["typing"]], [0, 100], "k--", label="typing all labels")
+            label = f"with the model's help, {order} first" if order != "random" else "the same, random order"
+            axis.plot(keys, 100 * right, colour, alpha=0.6, label=None if number else label)
+    axis.plot([0, row["typing"]], [0, 100], "k--", label="typing all labels")
     axis.set(xlabel="key strokes", ylabel="labels of all images that are right, %", ylim=(-3, 103))
     axis.legend()
     figure.savefig(ROOT / "docs" / "images" / "labelling.png", dpi=120, bbox_inches="tight")
     plt.close(figure)
+
+
+def main() -> None:
+    """Run all, and draw the curve of the first set."""
+    for name, draw in {"lines": draw_lines, "plates": draw_plates}.items():
+        if name in SETS and not (WORK / name).exists():
+            draw(WORK / name)
+    latency = once("latency", measure_latency)
+    print(f"next image: {latency['median_ms']:.0f} ms, 99% in {latency['p99_ms']:.0f} ms", flush=True)
+    draws = {name: {order: [] for order in ORDERS} for name in SETS}
+    for seed in SEEDS:
+        for name, orders in draws.items():
+            for order, some in orders.items():
+                some.append(once(f"{name}-{seed}-{order}", simulate, name, seed, order))
+                labels, corrected, keys, right = some[-1]["curve"][-1]
+                print(
+                    f"draw {seed}, {name}, {order}: {right:.1%} of {some[-1]['images']:,} labels right after "
+                    f"{labels} labels, {corrected} of them typed or corrected, with "
+                    f"{keys / some[-1]['typing']:.1%} of the keys",
+                    flush=True,
+                )
+            rows = [describe(name, orders) for name, orders in draws.items() if orders[ORDERS[-1]]]
+            write("labelling", {"sets": rows, "latency": latency})
+            draw_curves(rows[0])
 
 
 if __name__ == "__main__":

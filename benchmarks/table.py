@@ -97,6 +97,34 @@ def labels() -> str:
     return markdown(rows, content["machine"])
 
 
+def labelling() -> str:
+    """Make the table of labelling with the model's help."""
+    content = load("labelling")
+    if not content:
+        return "Not measured yet."
+    rows = [("images", "", "draws", "least sure first", "random order", "key strokes", "training")]
+    for row in content["sets"]:
+        first, other = row["least sure"], row["random"]
+        needed = (f"{statistics.median(order['labels']):.0f}" for order in (first, other))
+        seconds = [second for draw in first["seconds"] for second in draw] or [0]
+        rows.append(
+            (
+                f"`{row['set']}`",
+                f"{row['images']:,}",
+                str(len(first["labels"])),
+                *needed,
+                f"{statistics.median(first['keys']) / row['typing']:.0%}",
+                f"{statistics.median(seconds):.0f} s",
+            )
+        )
+    latency = content["latency"]
+    return (
+        markdown(rows, content["machine"])
+        + f"\n\nIn a folder of {latency['images']:,} images, the next one shows {latency['median_ms']:.0f} ms after "
+        f"an answer, and in 99% of cases within {latency['p99_ms']:.0f} ms."
+    )
+
+
 READERS = {
     "custom_ocr": "CustomOCR",
     "rapidocr": "PP-OCR",
@@ -374,6 +402,7 @@ PAGES = {  # their tables, by the markers around them
         "peers": peers,
         "what peers take": peers_cost,
     },
+    "docs/labelling.md": {"labelling": labelling},
     "docs/reliability.md": {"fuzz": fuzz, "load": under_load, "faults": faults},
     "docs/onnx.md": {"runtimes": of_runtimes},
     "docs/scale.md": {
