@@ -118,11 +118,11 @@ def labelling() -> str:
             )
         )
     latency = content["latency"]
-    return (
-        markdown(rows, content["machine"])
-        + f"\n\nIn a folder of {latency['images']:,} images, the next one shows {latency['median_ms']:.0f} ms after "
-        f"an answer, and in 99% of cases within {latency['p99_ms']:.0f} ms."
+    note = (
+        f"In a folder of {latency['images']:,} images, the next one shows {latency['median_ms']:.0f} ms after an "
+        f"answer, and in 99% of cases within {latency['p99_ms']:.0f} ms."
     )
+    return f"{markdown(rows, content['machine'])}\n\n{note}"
 
 
 READERS = {
