@@ -119,8 +119,8 @@ def labelling() -> str:
         )
     latency = content["latency"]
     note = (
-        f"In a folder of {latency['images']:,} images, the next one shows {latency['median_ms']:.0f} ms after an "
-        f"answer, and in 99% of cases within {latency['p99_ms']:.0f} ms."
+        f"In a folder of {latency['images']:,} images, the next one shows {latency['median_ms']:.0f} ms "
+        f"after an answer, and in 99% of cases within {latency['p99_ms']:.0f} ms."
     )
     return f"{markdown(rows, content['machine'])}\n\n{note}"
 
