@@ -336,8 +336,9 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
     ) -> Answer:
         """Read the text in one image of up to 20 MB: the body of the request, or a field of a form.
 
-        To search for alternatives, or for what fits a pattern or an alphabet, takes several times as long.
-        Where nothing fits, what is read without them is not sure. Both may also be fields of the form.
+        A search for alternatives, or for what fits a pattern, takes several times as long. Where nothing
+        fits, the text is read without the pattern and is not sure. Pattern and alphabet may also be fields
+        of the form.
         """
         content, texts = await _content(request)
         form = Format(texts.get("pattern", pattern), texts.get("alphabet", alphabet))

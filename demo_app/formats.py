@@ -3,7 +3,7 @@
 import functools
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import regex
@@ -58,8 +58,14 @@ class Format:
         except TimeoutError as error:
             raise FormatError(TOO_LONG) from error
 
+    def is_possible(self, names: Collection[str]) -> bool:
+        """Tell whether any of these characters is in the alphabet."""
+        return not self.alphabet or not set(self.alphabet).isdisjoint(names)
+
     def keep(self, frames: np.ndarray, names: dict[int, str]) -> tuple[np.ndarray, np.ndarray]:
-        """Keep to the alphabet: a text's probability becomes that among all texts of these characters.
+        """Remove other characters than those of the alphabet, and renormalise each frame.
+
+        A text's probability becomes that among all texts of the alphabet.
 
         Args:
             frames: float32 (batch, frames, classes), softmax outputs, class 0 the blank.

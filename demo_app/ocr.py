@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import pickletools
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +64,8 @@ class Character:
 
     Attributes:
         text: The character.
-        confidence: Its highest softmax probability in the frames that gave it, 0 to 1.
+        confidence: Its highest softmax probability in the frames that gave it, 0 to 1; among the characters
+            of the alphabet, if there was one.
         left: First column of those frames in the image as it was given, in pixels.
         right: Column after the last one, in pixels.
         line: Of text: 0, or 1 for the lower one of two.
@@ -249,7 +249,7 @@ class Recognizer:
         Args:
             image: See `open_image`.
             form: What the text is known to be. The best text that fits is read; where none is found, the
-                best of the alphabet. Neither is sure where what fits is hardly probable.
+                best of the alphabet. It is not sure if texts that fit are improbable.
 
         Raises:
             ImageError: If it can't be opened, see `open_image`.
@@ -351,7 +351,8 @@ class Recognizer:
         form = form or Format()
         kept, share = (frames, 1) if form.is_open else form.keep(frames, self._num_to_char)
         label_ids, confidences = decode(kept, self.about["lengths"])
-        fits = np.ones(len(frames), bool)
+        fits = np.full(len(frames), form.is_possible(self._num_to_char.values()))
+        plain = share * confidences  # the probability among all texts
         if form.has_pattern:
             label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
             for row, some in enumerate(kept):
@@ -361,8 +362,10 @@ class Recognizer:
                     label_ids[row, : len(best)] = best
                 else:
                     fits[row] = False
-        # Else a format would make anything sure.
-        probable = form.is_open or share * probability(kept, label_ids) >= LEAST
+            label_ids = label_ids[:, : np.count_nonzero(label_ids != BLANK, axis=1).max(initial=0)]
+            plain = share * probability(kept, label_ids)
+        # Otherwise a format could make any reading sure.
+        probable = form.is_open | (plain >= LEAST)
         usual = are_usual(label_ids, self.about["lengths"]) & fits & probable
         threshold = self.about["threshold"]
         readings = []
@@ -495,6 +498,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # after `| head`; at its end, Python would complain of the same again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)

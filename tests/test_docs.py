@@ -25,9 +25,9 @@ def test_links_lead_somewhere(page):
 
 
 @each_page
-def test_commands_name_what_there_is(page):
+def test_commands_name_what_there_is(page, study):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    parameters, folders = vars(notebook_functions()), [ROOT, ROOT / "demo_app"]
+    files = {path.relative_to(folder).as_posix() for folder in (ROOT, ROOT / "demo_app") for path in FILES}
     for block in re.findall(r"```(?:bash|powershell)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for line in block.replace("\\", "/").splitlines():
             words = shlex.split(line, comments=True)
