@@ -35,6 +35,7 @@ audit: $(VENV)/tests $(VENV)/audit/ready
 release-check:
 	rm -rf work/release
 	git clone --quiet . work/release
+	test ! -e ../shared || ln -sfn ../../shared work/shared  # the images of some tests
 	bash work/release/.ci/release
 
 # For example: make study DATASET=../mine PARAMETERS="-p EPOCHS 60"

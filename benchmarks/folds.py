@@ -52,8 +52,8 @@ def main() -> None:
     titles = {image["file"]: f"{image['label']} read {image['text']}" for image in misread}
     for name in paths:
         if (label := name.partition(".")[0]) in DOUBTFUL:
-            read = titles.get(name, f"{label} read so")
-            titles[name] = f"{read}; doubtful, {DOUBTFUL[label]}?"
+            read = titles.get(name, f"{label} read as labelled")
+            titles[name] = f"{read}; perhaps {DOUBTFUL[label]}"
     figure = draw_images([open_image(paths[name]) for name in titles], [*titles.values()])
     figure.savefig(runs.ROOT / "docs" / "images" / "folds.png", dpi=120, bbox_inches="tight")
     plt.close(figure)

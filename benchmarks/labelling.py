@@ -1,8 +1,8 @@
 """Labelling with the page's help, with the true labels as the person: key strokes, labels, seconds.
 
 `python benchmarks/labelling.py` drives the page's own logic, without a browser, on each set five times: in
-the order in which it asks, and in a random one. A training runs at each number of `TRAIN_AT`. It goes on
-where it stopped, prints a table, writes `labelling.json` and `docs/images/labelling.png`, and takes hours.
+the order in which it asks, and in a random one. A training runs at each number of `TRAIN_AT`. It takes many
+hours, goes on where it stopped, and writes `labelling.json` and `docs/images/labelling.png` after each set.
 """
 
 import hashlib

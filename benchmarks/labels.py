@@ -5,6 +5,7 @@ lines and the split, for five draws of each number of labelled images. After eac
 and `docs/images/labels.png`; it goes on where it stopped.
 """
 
+import re
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -32,7 +33,7 @@ SETS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # with the numbers 
 
 def run_name(name: str, size: int, seed: int) -> str:
     """Name the folder of a run on a set of `SETS` with so many labels."""
-    return f"labels-{list(SETS).index(name)}-{size}-seed-{seed}"
+    return re.sub(r"\W+", "-", f"{name} {size} labels seed {seed}")
 
 
 def run_with(name: str, size: int, seed: int) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def main() -> None:
 
 def describe(name: str, size: int, results: list[dict[str, Any]]) -> dict[str, Any]:
     """Put together what the draws of a data set gave with a number of labels."""
-    row = {"set": name, "labels": size, "test": results[0]["split"]["test"]}
+    row = {"set": name, "labels": size, "test": [result["split"]["test"] for result in results]}
     for metric in ("exact_match", "cer", "sure", "sure_and_right"):
         row[metric] = [result["metrics"][metric] for result in results]
     row["before"] = [result["start"]["val_exact_match"] for result in results]

@@ -1,8 +1,8 @@
 """What people use instead, on the test images of the first draw of `labels.py`.
 
 Three ready-made readers, as PyPI or Debian has them: Tesseract, ddddocr, and RapidOCR with the recogniser of
-PP-OCR that it ships. Their settings are chosen on 100 validation images. Two recipes learn from the same
-labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short codes, fast-plate-ocr's.
+PP-OCR that it ships. Their settings are chosen on up to 100 validation images. Two recipes learn from the
+same labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short codes, fast-plate-ocr's.
 
 Needs `pip install rapidocr ddddocr pytesseract "fast-plate-ocr[train]"`, Debian's `tesseract-ocr` and, as its
 argument, a network from the folder `models` of fast-plate-ocr's repository, for example
@@ -13,8 +13,9 @@ import importlib.util
 import inspect
 import json
 import multiprocessing
-import resource
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -25,62 +26,64 @@ from typing import Any
 
 import labels
 import numpy as np
-import psutil
 from runs import run_folder, write
 
-Reader = Callable[..., list[str]]
+Reader = Callable[[str], str]  # from the path of an image to its text
 SEED = labels.SEEDS[0]
 CODES = ("CAPTCHA Images v2", "four of 32 characters", "four digits", "photographed number plates")
 LEFT_OUT = ("drawn plates with two lines", "drawn words in Hebrew")  # the ready-made readers know neither
 SLOTS = {"img_height": 64, "img_width": 192, "keep_aspect_ratio": True, "interpolation": "cubic"}
 
 
-def tesseract(paths: list[str], alphabet: str, mode: int, scale: int) -> list[str]:
-    """Read with Tesseract, as a line, a word or a raw line, small letters enlarged, kept to an alphabet."""
+def tesseract(alphabet: str, mode: int, scale: int) -> Reader:
+    """Tesseract, for a line, a word or a raw line, small letters enlarged, kept to an alphabet."""
     import pytesseract
     from PIL import Image, ImageOps
 
-    options = f"--psm {mode} -c {shlex.quote('tessedit_char_whitelist=' + alphabet)}"
-    images = (ImageOps.scale(Image.open(path).convert("L"), scale) for path in paths)
-    return [pytesseract.image_to_string(image, config=options) for image in images]
+    whitelist = "tessedit_char_whitelist=" + alphabet + alphabet.swapcase()
+    options = f"--psm {mode} -c {shlex.quote(whitelist)}"
+
+    def read(path: str) -> str:
+        image = ImageOps.scale(Image.open(path).convert("L"), scale)
+        return pytesseract.image_to_string(image, config=options)
+
+    return read
 
 
-def ddddocr(paths: list[str], alphabet: str, beta: bool) -> list[str]:
-    """Read with ddddocr, one of its two models, kept to an alphabet."""
+def ddddocr(alphabet: str, beta: bool) -> Reader:
+    """One of ddddocr's two models."""
     from ddddocr import DdddOcr
 
     reader = DdddOcr(show_ad=False, beta=beta)
-    reader.set_ranges(alphabet)
-    return [reader.classification(Path(path).read_bytes()) for path in paths]
+    return lambda path: reader.classification(Path(path).read_bytes())
 
 
-def rapidocr(paths: list[str], alphabet: str) -> list[str]:
-    """Read with the recogniser of PP-OCR alone, because the images hold nothing but a text."""
+def rapidocr(alphabet: str) -> Reader:
+    """The recogniser of PP-OCR alone, because the images hold nothing but a text."""
     from rapidocr import RapidOCR
 
     reader = RapidOCR(params={"Global.text_score": 0.0})
-    readings = [reader(path, use_det=False, use_cls=False, use_rec=True) for path in paths]
-    return ["".join(reading.txts or []) for reading in readings]
+    return lambda path: "".join(reader(path, use_det=False, use_cls=False, use_rec=True).txts or [])
 
 
-def fast_plate_ocr(paths: list[str], alphabet: str, folder: Path) -> list[str]:
-    """Read with what fast-plate-ocr has learnt."""
+def fast_plate_ocr(alphabet: str, folder: Path) -> Reader:
+    """What fast-plate-ocr has learnt."""
     from fast_plate_ocr import LicensePlateRecognizer
 
     (network,) = folder.rglob("best.onnx")
     reader = LicensePlateRecognizer(onnx_model_path=network, plate_config_path=folder / "plate.yaml")
-    return [reader.run_one(path).plate for path in paths]
+    return lambda path: reader.run_one(path).plate
 
 
-def custom_ocr(paths: list[str], alphabet: str, folder: Path) -> list[str]:
-    """Read with what CustomOCR has learnt."""
+def custom_ocr(alphabet: str, folder: Path) -> Reader:
+    """What CustomOCR has learnt."""
     from ocr import Recognizer
 
     reader = Recognizer(folder, "onnx")
-    return [reader.read(path).text for path in paths]
+    return lambda path: reader.read(path).text
 
 
-READY_MADE: dict[Reader, list[tuple[Any, ...]]] = {  # with settings to choose from
+READY_MADE: dict[Callable[..., Reader], list[tuple[Any, ...]]] = {  # with settings to choose from
     tesseract: [(mode, scale) for mode in (7, 8, 13) for scale in (1, 3)],
     ddddocr: [(False,), (True,)],
     rapidocr: [()],
@@ -103,35 +106,42 @@ def learn_plates(splits: dict[str, Any], alphabet: str, network: Path, folder: P
     subprocess.run([program, "export", "--model", best, "--format", "onnx", *plate], cwd=folder, check=True)
 
 
-def read(reader: Reader, paths: list[str], *rest: Any) -> tuple[list[str], float, float]:  # noqa: ANN401
-    """Read: the texts, the seconds, the bytes by which this process grew."""
-    before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    texts = reader(paths, *rest)
+def read_all(make: Callable[..., Reader], paths: list[str], *settings: Any) -> tuple[list[str], float, int]:  # noqa: ANN401
+    """Read: the texts, the seconds without the start, the bytes of memory that this process took at most."""
+    reader = make(*settings)
+    reader(paths[0])
+    start = time.perf_counter()
+    texts = [reader(path) for path in paths]
     seconds = time.perf_counter() - start
-    return texts, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    # The peak that `getrusage` gives would be at least that of the process which started this one.
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return texts, seconds, 1000 * int(peak)
 
 
-def measure(reader: Reader, rows: Any, alphabet: str, *settings: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Let a reader read the images of a table in a process of its own, and compare with their labels.
+def measure(make: Callable[..., Reader], rows: Any, alphabet: str, *settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Let a reader read the images of a table in a process of its own, and compare with their labels."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        texts, seconds, peak = pool.submit(read_all, make, [*rows["path"]], alphabet, *settings).result()
+    return {
+        "reader": make.__name__,
+        "settings": [*map(str, settings)] if make in READY_MADE else [],
+        **compare(texts, rows, alphabet),
+        "ms": 1000 * seconds / len(rows),
+        "megabytes": None if make is tesseract else peak / 1e6,  # which has a process of its own
+    }
 
-    Spaces don't count, nor what the alphabet lacks, nor a letter's case where the alphabet has one of both.
-    """
+
+def compare(texts: list[str], rows: Any, alphabet: str) -> dict[str, Any]:  # noqa: ANN401
+    """Compare with labels: without spaces, what the alphabet lacks, and case where it has one of both."""
     from training.evaluation import character_error_rate
     from training.intervals import wilson_interval
 
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        given = reader, [*rows["path"]], alphabet, *settings
-        texts, seconds, grown = pool.submit(read, *given).result()
     true, texts = ([keep_to(text, alphabet) for text in some] for some in (rows["label"], texts))
     right = sum(map(str.__eq__, texts, true))
     return {
-        "reader": reader.__name__,
-        "settings": [*map(str, settings)] if reader in READY_MADE else [],
         "exact_match": right / len(rows),
         "interval": wilson_interval(right, len(rows)),
         "cer": character_error_rate(true, texts),
-        "ms": 1000 * seconds / len(rows),
-        "megabytes": grown / 1e6,
     }
 
 
@@ -163,21 +173,22 @@ def measure_set(name: str, network: Path) -> list[dict[str, Any]]:
     splits, alphabet = tutorial.read_splits(**parameters), ours["alphabet"]
     rows = [measure(custom_ocr, splits["test"], alphabet, folder / "app")]
     rows[0] |= {"seconds": ours["notebook_seconds"], "parameters": ours["parameters"]}
-    for reader, every in READY_MADE.items():
-        some = [measure(reader, splits["validation"].head(100), alphabet, *one) for one in every]
+    for make, every in READY_MADE.items():
+        some = [measure(make, splits["validation"].head(100), alphabet, *one) for one in every]
         best = max(range(len(every)), key=lambda n, some=some: (some[n]["exact_match"], -some[n]["cer"]))
-        rows.append(measure(reader, splits["test"], alphabet, *every[best]))
+        rows.append(measure(make, splits["test"], alphabet, *every[best]))
     if name in CODES:
-        folder = run_folder(f"plates-{size}-{SEED}-{[*labels.SETS].index(name)}")
-        folder.mkdir(parents=True, exist_ok=True)
+        plates = folder / "fast-plate-ocr"
+        shutil.rmtree(plates, ignore_errors=True)  # of a run that was stopped
+        plates.mkdir()
         start = time.perf_counter()
-        learn_plates(splits, alphabet, network, folder)
+        learn_plates(splits, alphabet, network, plates)
         seconds = time.perf_counter() - start
-        rows.append(measure(fast_plate_ocr, splits["test"], alphabet, folder) | {"seconds": seconds})
-        rows[-1]["parameters"] = count_parameters(next(folder.rglob("best.onnx")))
-    learnt = tutorial.measure(run_folder(f"tutorial-{size}-{[*labels.SETS].index(name)}.json"), **parameters)
-    row = {metric: learnt[metric] for metric in ("exact_match", "cer")}
-    rows.append({"reader": "tutorial"} | row | {"seconds": learnt["epochs"][-1][0]})
+        rows.append(measure(fast_plate_ocr, splits["test"], alphabet, plates) | {"seconds": seconds})
+        rows[-1]["parameters"] = count_parameters(next(plates.rglob("best.onnx")))
+    learnt = tutorial.measure(folder / "tutorial.json", **parameters)
+    row = compare(learnt["texts"], splits["test"], alphabet)
+    rows.append({"reader": "tutorial", "seconds": learnt["epochs"][-1][0]} | row)
     return [{"set": name, "test": len(splits["test"]), "labels": size} | row for row in rows]
 
 
@@ -187,15 +198,16 @@ def main() -> None:
     for name in labels.SETS:
         if name in LEFT_OUT:
             continue
-        done = run_folder(f"peers-{[*labels.SETS].index(name)}.json")
+        done = run_folder(labels.run_name(name, max(labels.SETS[name][1]), SEED)) / "peers.json"
         if not done.exists():
             done.write_text(json.dumps(measure_set(name, network)))
         rows += json.loads(done.read_text())
         for row in rows:
             if row["set"] == name:
                 print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
+    beta = next(row["settings"] for row in rows if row["reader"] == "ddddocr") == ["True"]
     parameters = {
-        "ddddocr": count_parameters(package("ddddocr") / "common_old.onnx"),
+        "ddddocr": count_parameters(package("ddddocr") / ("common.onnx" if beta else "common_old.onnx")),
         "rapidocr": count_parameters(next((package("rapidocr") / "models").glob("*rec*.onnx"))),
     }
     readers = (custom_ocr, *READY_MADE, fast_plate_ocr)

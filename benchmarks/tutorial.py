@@ -144,7 +144,7 @@ def measure(done: Path, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:
         **parameters: Of the notebook: `DATASET`, `LABEL_PATTERN`, `SEED`, `LABELS`, `SPLIT_BY`.
 
     Returns:
-        "exact_match" and "cer" on the test split, and "epochs", see `train`.
+        "exact_match", "cer" and "texts" of the test split, and "epochs", see `train`.
     """
     if not done.exists():
         splits = read_splits(**parameters)
@@ -153,5 +153,6 @@ def measure(done: Path, stop: float = 2.0, **parameters: Any) -> dict[str, Any]:
         match = float(np.mean([label == text for label, text in zip(labels, texts, strict=True)]))
         cer = character_error_rate(labels, texts)
         done.parent.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps({"exact_match": match, "cer": cer, "epochs": epochs}))
+        content = {"exact_match": match, "cer": cer, "epochs": epochs, "texts": texts}
+        done.write_text(json.dumps(content))
     return json.loads(done.read_text())

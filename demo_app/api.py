@@ -305,7 +305,7 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
     )
     reasons = {
         400: "There is no image, or the form is damaged.",
-        408: "The request did not come whole in time.",
+        408: "The request did not arrive in time.",
         413: "It is too large.",
         422: "The image can't be read, or an argument is wrong.",
         503: "Too many wait. Try again in a few seconds.",

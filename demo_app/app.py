@@ -267,15 +267,19 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
                     word = gr.HTML(elem_id="badge", **first[1])
                 judgement = gr.Markdown(elem_id="verdict", **first[2])
                 heat_map = gr.HTML(
-                    label="What was read where", show_label=True, container=True, elem_id="map", **first[3]
+                    label="Where each character was read",
+                    show_label=True,
+                    container=True,
+                    elem_id="map",
+                    **first[3],
                 )
                 characters = gr.HighlightedText(
-                    label="How sure of each character", elem_id="characters", **first[4]
+                    label="Confidence of each character", elem_id="characters", **first[4]
                 )
         with gr.Tab("Many images") as many:
             gr.Markdown(
-                f"Add up to {MAX_CALL_FILES:,} images or zip archives of 20 MB each, {MAX_FILES:,} images in "
-                "all, then read them."
+                f"Add up to {MAX_CALL_FILES:,} images or zip archives of up to 20 MB, {MAX_FILES:,} images "
+                "in all, then read them."
             )
             kinds = [*SUFFIXES, ".zip"]
             start = gr.Button("Read all", variant="primary", interactive=False)

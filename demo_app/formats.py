@@ -45,7 +45,7 @@ class Format:
         try:
             self._compiled = regex.compile(pattern or ".*")
         except regex.error as error:
-            raise FormatError(f"The pattern is no regular expression ({error}). Mend it.") from error
+            raise FormatError(f"The pattern is not a valid regular expression ({error}). Mend it.") from error
 
     def fits(self, text: str, partial: bool = False) -> bool:
         """Tell whether a text fits, or, if it is partial, whether it could with more characters behind it.

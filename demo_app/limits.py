@@ -163,7 +163,7 @@ class Limits:
                     if self.held > MAX_HELD_BYTES and held > SMALL_BODY_BYTES:
                         raise HTTPException(503, BUSY)
             if collecting.cancelled_caught:
-                raise HTTPException(408, f"The request did not come whole in {self.body_seconds} seconds.")
+                raise HTTPException(408, f"The request did not arrive within {self.body_seconds} seconds.")
             if calls and not is_call(body, path.startswith("/gradio_api/call/v2/")):
                 raise HTTPException(400, NO_CALL)
             if is_image and self.requests >= READERS + self.max_waiting:

@@ -84,7 +84,7 @@ def tell_all(about: dict) -> str:
         "Character error rate": f"{about['cer']:.2%}",
         "Called sure": "never"
         if threshold is None
-        else f"from a confidence of {threshold:.1%} on, {usual_length(about)} characters long",
+        else f"at a confidence of {threshold:.1%} or more, if {usual_length(about)} characters long",
         "Characters": literal(about["alphabet"]),
         "Date": about["date"],
         "Not for": "photographs, documents, other alphabets, or getting round the protection of live sites",
@@ -109,7 +109,7 @@ def advise(pixels: np.ndarray, recognizer: Recognizer) -> str:
     """Say what to do about an image that isn't read with certainty."""
     height, width = recognizer.shape.line_size(*pixels.shape[:2])
     if height > width and recognizer.about["lengths"][1] > 1:
-        return "The image is taller than wide: turn it, or cut it up into lines."
+        return "The image is taller than wide: turn it, or cut it into lines."
     if recognizer.shape.lines == 1 and has_two_lines(pixels):
         return "The image seems to hold two lines of text: cut it up into lines."
     return f"The image is nearly blank. {CROP}" if pixels.std(axis=(0, 1)).max() < MIN_CONTRAST else CROP
@@ -130,9 +130,11 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
     if recognizer.reads_badly:
         advice += f" The model reads badly: it misread {1 - about['exact_match']:.1%} of its test images."
     if not reading.text:
-        return f"No text is seen here. {advice}"
+        return f"No text was found. {advice}"
     if has_format:
-        return advice if reading.fits else f"Nothing here fits the format; this was read without it. {advice}"
+        return (
+            advice if reading.fits else f"No text fits the format, so the image was read without it. {advice}"
+        )
     shortest, longest = about["lengths"]
     others = [(text, share) for text, share in recognizer.alternatives(reading) if text != reading.text]
     items = "".join(
@@ -140,7 +142,7 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
         f"{'' if shortest <= len(text) <= longest else ', of unusual length'}</li>"
         for text, share in [(reading.text, reading.confidence), *others]
     )
-    return f"{advice}\n\nWhat it may be:<ol>{items}</ol>"
+    return f"{advice}\n\nPossible readings:<ol>{items}</ol>"
 
 
 def shade(reading: Reading) -> tuple[list[tuple[str, str]], dict[str, str]]:

@@ -116,8 +116,8 @@ def open_files(
             yield (
                 name,
                 ImageError(
-                    f"This and what follows was not read: {max_files:,} images or {seconds / 60:.0f} minutes "
-                    "are the most at once. Upload it by itself."
+                    f"This file and those after it were not read: {max_files:,} images or "
+                    f"{seconds / 60:.0f} minutes are the most at once. Upload them separately."
                 ),
             )
             return

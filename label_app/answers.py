@@ -47,7 +47,8 @@ class LabelFile:
             ) from error
         except OSError as error:
             raise LabellingError(
-                f"The labels can't be written to {folder} ({error.strerror}). Copy it to where you may write."
+                f"The labels can't be written to {folder} ({error.strerror}). Copy it to a place "
+                "where you may write."
             ) from error
 
     def load(self) -> dict[str, Label] | None:
@@ -83,7 +84,7 @@ class LabelFile:
                 unfinished.replace(self.path)
         except OSError as error:
             raise LabellingError(
-                f"The answer is not saved: {self.path} can't be written ({error.strerror}). Mend that and "
+                f"Your answer was not saved: {self.path} can't be written ({error.strerror}). Mend this and "
                 "answer again."
             ) from error
 

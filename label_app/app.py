@@ -114,7 +114,7 @@ LISTEN = """() => {
         try {
             response = await fetch("label/next", request)
         } catch {
-            throw Error("The answer is not saved: the server is gone. Start it again, then answer again.")
+            throw Error("Your answer was not saved: the server has stopped. Start it, then answer again.")
         }
         const content = await response.json()
         if (!response.ok) throw Error(content.error)
@@ -173,7 +173,7 @@ LISTEN = """() => {
         } else field.setSelectionRange(end, end)
         const read = item.guess === item.label ? "the same" : item.guess || "nothing"
         part("hint").textContent = item.label !== null ? `The model reads ${read}.`
-            : item.is_sample ? "Of the random sample, which no model learns from" : ""
+            : item.is_sample ? "Part of the random sample; no model learns from it" : ""
     }
     const look = async () => {
         look_again()
@@ -266,12 +266,12 @@ def describe(status: dict[str, Any]) -> str:
         right, sure = sum(r for r, _ in sample), [r for r, is_sure in sample if is_sure]
         low, high = wilson_interval(right, len(sample))
         parts.append(
-            f"Of the random sample the model reads <b>{right} of {len(sample)}</b>: "
+            f"The model reads <b>{right} of {len(sample)}</b> images of the random sample: "
             f"{right / len(sample):.0%}, 95% interval {low:.0%} to {high:.0%}."
         )
         parts.append(f"It is sure of {len(sure)} of these; {sum(sure)} are right." if sure else "")
     if status["rest"]:
-        looked = "" if status["read"] == status["rest"] else f", {status['read']:,} looked at"
+        looked = "" if status["read"] == status["rest"] else f", {status['read']:,} of them read so far"
         parts.append(
             f"{status['rest']:,} have no label{looked}; the model is sure of <b>{status['sure']:,}</b>."
         )
@@ -324,18 +324,20 @@ def build(labelling: Labelling) -> gr.Blocks:
 
     def train() -> str:
         labelling.train()
-        return "The model learns from your labels. Go on labelling: new guesses come by themselves."
+        return (
+            "The model is learning from your labels. Go on labelling; new guesses will appear by themselves."
+        )
 
     def set_every(number: float | None) -> str:
         labelling.every = int(number or 0)
-        return f"A training starts after every {labelling.every} new labels." if labelling.every else ""
+        return f"Training starts after every {labelling.every} new labels." if labelling.every else ""
 
     def accept() -> str:
-        return f"{labelling.accept_sure():,} readings are labels now."
+        return f"{labelling.accept_sure():,} readings are now labels."
 
     def take_names() -> str:
         labelling.take_names()
-        return "The names are labels now. Check those that the model doubts."
+        return "The file names are now labels. Check the ones that the model doubts."
 
     def serve() -> str:
         address = labelling.serve()
@@ -343,11 +345,11 @@ def build(labelling: Labelling) -> gr.Blocks:
 
     def publish() -> str:
         if not labelling.is_trained:
-            raise LabellingError("There is no model yet that has learnt from your labels. Train it first.")
+            raise LabellingError("There is no model yet that has learnt from your labels. Train one first.")
         folder = labelling.work / "reader"
         return (
-            f"This folder is a complete app: `{folder}`\n\nUpload all of it as a Space of Hugging Face, in "
-            f"the browser or with\n\n```bash\nhf upload YOUR_NAME/reader '{folder}' . --repo-type space\n```"
+            f"This folder is a complete app: `{folder}`\n\nUpload all of it as a Hugging Face Space, in your "
+            f"browser or with\n\n```bash\nhf upload YOUR_NAME/reader '{folder}' . --repo-type space\n```"
         )
 
     with gr.Blocks(title="Label images", analytics_enabled=False) as page:
@@ -359,12 +361,12 @@ def build(labelling: Labelling) -> gr.Blocks:
             with gr.Column(scale=1, min_width=280):
                 gr.HTML(elem_id="numbers")
                 buttons = {gr.Button("Train the model", variant="primary"): train}
-                hint = "Train after so many new labels (0: never)"
+                hint = "Train after this many new labels (0: never)"
                 every = gr.Number(0, label=hint, precision=0, minimum=0)
                 buttons[gr.Button("Accept all that are sure")] = accept
                 if labelling.suggested:
                     name, label = next(iter(labelling.suggested.items()))
-                    buttons[gr.Button(f"The names are labels ({name}: {label.text})")] = take_names
+                    buttons[gr.Button(f"Use the file names as labels ({name}: {label.text})")] = take_names
                 buttons[gr.Button("Try the reader")] = serve
                 buttons[gr.Button("Put it on the web")] = publish
                 said = gr.Markdown(elem_id="outcome")

@@ -155,7 +155,7 @@ class Labelling:
         """
         with self.changed:
             if (number := self.numbers.get(name)) is None:
-                raise LabellingError(f"There is no image {name} in this folder. Load the page anew.")
+                raise LabellingError(f"There is no image {name} in this folder. Reload the page.")
             if number in self.queues["check"]:
                 self.checked.add(number)
             if text is None:
@@ -261,7 +261,7 @@ class Labelling:
         with self.changed:
             used = [label for label in self.labels.values() if label.text and label.source != "sample"]
             if self.is_training:
-                raise LabellingError("A training runs already.")
+                raise LabellingError("Training is already running.")
             if len(used) < LEAST_LABELS or len({label.text for label in used}) < 2:
                 beside = " beside the random sample, on which the model is tested" if self.sample_size else ""
                 raise LabellingError(
@@ -281,7 +281,7 @@ class Labelling:
             LabellingError: If there is none, or the app does not start.
         """
         if not self.is_trained:
-            raise LabellingError("There is no model yet that has learnt from your labels. Train it first.")
+            raise LabellingError("There is no model yet that has learnt from your labels. Train one first.")
         with self.serving:
             if self.server is None or self.server.poll() is not None or self.served != self.round:
                 if self.server:

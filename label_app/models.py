@@ -59,7 +59,7 @@ class Training(threading.Thread):
 
     def run(self) -> None:
         """Wait for the end."""
-        last = "it ended without a word"
+        last = "it ended without giving a reason"
         for line in self.process.stdout:
             last = line.strip() or last
             if found := EPOCH.search(line):
@@ -69,7 +69,7 @@ class Training(threading.Thread):
             self.said = f"The training failed, and the model stays as it was. {last}"
             return
         try:
-            self.recognizer, self.said = load_model(self.reader), "The new model reads now."
+            self.recognizer, self.said = load_model(self.reader), "The new model is now in use."
         except ModelError as error:
             self.said = str(error)
 
@@ -95,4 +95,4 @@ def serve(folder: Path) -> tuple[subprocess.Popen, str]:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return process, f"http://127.0.0.1:{port}"
         time.sleep(0.1)
-    raise LabellingError("The reader does not start. The terminal of this page says why.")
+    raise LabellingError("The reader did not start. The terminal that runs this page shows the reason.")

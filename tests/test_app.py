@@ -169,7 +169,7 @@ def test_uploads_that_were_deleted_become_rows(tmp_path):
 def test_what_comes_after_too_many_files_is_one_error(limit):
     found = list(uploads.open_files([str(EXAMPLE)] * 9, **limit))
     assert [source for _, source in found[:-1]] == [str(EXAMPLE)] * limit.get("max_files", 0)
-    assert "This and what follows was not read" in str(found[-1][1])
+    assert "This file and those after it were not read" in str(found[-1][1])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (7, 1, 1)])

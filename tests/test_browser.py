@@ -189,7 +189,7 @@ def test_an_image_without_text_is_said_to_have_none(page):
     upload(page, png(Image.new("L", (200, 50), 255)))
     expect(page.locator("#badge")).to_have_text("– Not read")
     expect(page.locator("#verdict")).to_contain_text(
-        "No text is seen here. The image is nearly blank. Crop the image to one line"
+        "No text was found. The image is nearly blank. Crop the image to one line"
     )
 
 

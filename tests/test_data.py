@@ -58,7 +58,7 @@ def test_scan_keeps_each_image_once_and_says_what_it_rejects(drawn, tmp_path):
     assert list(rejected.loc[rejected["detail"] != "", "problem"]) == ["unreadable"]
     assert not table.isna().any(axis=None) and not rejected.isna().any(axis=None)
     assert set(table["height"]) == {50} and table["width"].dtype.kind == "i"
-    for pattern, words in ((".+", "one group"), ("(", "no regular expression")):
+    for pattern, words in ((".+", "one group"), ("(", "not a valid regular expression")):
         with pytest.raises(DatasetError, match=words):
             scan(folder, pattern)
 
@@ -77,7 +77,7 @@ def test_scan_pairs_images_with_a_list_and_says_so(drawn, tmp_path, capsys):
     assert said[0].startswith(
         f"Labels come from labels.csv, columns filename and label: {names[0]} is 'NA', "
     )
-    assert said[1:] == ["1 names in lists are no image's: missing.png."]
+    assert said[1:] == ["1 names in lists match no image: missing.png."]
     assert "ab c" in set(scan(folder, "(.+)", ignore_case=True)[0]["label"])
     assert set(scan(folder, "(.+)", label_from="name")[0]["label"]) == {path.stem for path in drawn.iterdir()}
     rows.assign(label="x").to_csv(tmp_path / "other.csv", index=False)

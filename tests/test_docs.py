@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from runs import ROOT, notebook_functions
+from runs import ROOT
 
 PAGES = [page for folder in ("", "demo_app", "docs", "env") for page in (ROOT / folder).glob("*.md")]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -27,18 +27,16 @@ def test_links_lead_somewhere(page):
 @each_page
 def test_commands_name_what_there_is(page, study):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    files = {path.relative_to(folder).as_posix() for folder in (ROOT, ROOT / "demo_app") for path in FILES}
-    for block in re.findall(r"```(?:bash|powershell)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for line in block.replace("\\", "/").splitlines():
-            words = shlex.split(line, comments=True)
-            if "make" in words:
-                assert words[words.index("make") + 1] in targets, line
-            for word in words:
-                if re.search(r"\.(py|ipynb|txt)(::\w+)?$", word) and not word.startswith("."):
-                    assert any((folder / word.partition("::")[0]).exists() for folder in folders), line
-                    script = next((folder / word for folder in folders if (folder / word).exists()), None)
-            if any(word.endswith(("ocr.py", "read_many.py")) for word in words):
-                options = [word for word in words if word.startswith("--")]
-                assert [option for option in options if f'"{option}"' not in script.read_text()] == [], line
-            text = " ".join(words)
-            assert set(re.findall(r"-p ([A-Z_]+)", text)) <= set(parameters), line
+    blocks = re.findall(r"```(?:bash|powershell)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for line in "\n".join(blocks).replace("\\", "/").splitlines():
+        words = shlex.split(line, comments=True)
+        assert "make" not in words or words[words.index("make") + 1] in targets, line
+        assert set(re.findall(r"-p ([A-Z_]+)", " ".join(words))) <= vars(study).keys(), line
+        for word in words:
+            if re.search(r"^\w.*\.(py|ipynb|txt)(::\w+)?$", word):
+                places = [folder / word.partition("::")[0] for folder in (ROOT, ROOT / "demo_app")]
+                script = next((place for place in places if place.exists()), None)
+                assert script, line
+                if script.parent.name == "demo_app" and script.suffix == ".py":
+                    options = [option for option in words if option.startswith("--")]
+                    assert all(f'"{option}"' in script.read_text() for option in options), line

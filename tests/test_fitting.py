@@ -81,7 +81,7 @@ def test_a_run_belongs_to_one_process(tmp_path):
     fitting.open_run(tmp_path, "another")  # gives the first one back
     lock = hold(run)  # as another process would
     with pytest.raises(
-        RuntimeError, match=rf"Process {os.getpid()} on .* trains in {run}\. Wait for its end"
+        RuntimeError, match=rf"Process {os.getpid()} on .* is training in {run}\. Wait until it ends"
     ):
         fitting.open_run(tmp_path, "one")
     lock.release()

@@ -22,7 +22,7 @@ def recognizer():
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("[A-Z", "no regular expression"),
+        ("[A-Z", "not a valid regular expression"),
         ("((a{99}){99}){99}", "may not hold"),
         ("(a|b)+", "may not hold"),
         ("a{1000}", "may not hold"),

@@ -183,11 +183,13 @@ def test_an_answer_that_is_not_saved_stays_on_the_page(browser, images):
             (folder / "labels.csv").mkdir()
             page.keyboard.type("typed")
             page.keyboard.press("Enter")
-            expect(page.locator("#said")).to_contain_text("The answer is not saved")
+            expect(page.locator("#said")).to_contain_text("Your answer was not saved")
             (folder / "labels.csv").rmdir()
             server.close()
             page.keyboard.press("Enter")
-            expect(page.locator("#said")).to_contain_text("The answer is not saved: the server is gone.")
+            expect(page.locator("#said")).to_contain_text(
+                "Your answer was not saved: the server has stopped."
+            )
             assert page.input_value("#text").endswith("typed") and shown(page) == name
     file = LabelFile(folder)  # the lock is free again
     assert file.load() is None
@@ -322,10 +324,10 @@ def test_a_person_comes_from_images_without_labels_to_a_reader_that_is_served(br
         page.get_by_role("button", name="Train the model").press("Enter")
         expect(page.locator("#numbers")).to_contain_text("Epoch", timeout=300_000)
         label(page, 20)
-        expect(page.locator("#numbers")).to_contain_text("The new model reads now", timeout=900_000)
-        expect(page.locator("#numbers")).not_to_contain_text("looked at", timeout=60_000)
+        expect(page.locator("#numbers")).to_contain_text("The new model is now in use", timeout=900_000)
+        expect(page.locator("#numbers")).not_to_contain_text("read so far", timeout=60_000)
         page.get_by_role("button", name="Accept all that are sure").press("Enter")
-        expect(page.locator("#outcome")).to_contain_text("readings are labels now")
+        expect(page.locator("#outcome")).to_contain_text("readings are now labels")
         page.get_by_role("button", name="Try the reader").press("Enter")
         expect(page.locator("#outcome a")).to_have_count(1, timeout=60_000)
         reader = page.locator("#outcome a").get_attribute("href")

@@ -293,7 +293,7 @@ def test_a_folder_may_be_away_for_a_while(begin, monkeypatch):
     session = begin(10)
     name = label_some(session, 1)[0]
     away = session.folder.rename(session.folder.with_name("away"))
-    with pytest.raises(LabellingError, match=r"The answer is not saved: .+ can't be written"):
+    with pytest.raises(LabellingError, match=r"Your answer was not saved: .+ can't be written"):
         session.answer(name, "x")
     assert session.upcoming("label") == []
     away.rename(session.folder)
@@ -349,7 +349,7 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     monkeypatch.setattr(models, "load_model", lambda folder: Reader(texts=["new"] * 80))
     wait_until(lambda: session.status()["message"] == "Epoch 1 of 2: 5.0% of the validation images are read.")
     label_some(session, 5)
-    with pytest.raises(LabellingError, match="A training runs already"):
+    with pytest.raises(LabellingError, match="Training is already running"):
         session.train()
     with pytest.raises(LabellingError, match="There is no model yet"):
         session.serve()
@@ -357,8 +357,10 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     (models.ROOT / "go").touch()
     wait_until(lambda: session.is_trained)
     settle(session)
-    assert session.upcoming("label")[0]["guess"] == "new" and session.message == "The new model reads now."
-    with pytest.raises(LabellingError, match="The reader does not start"):
+    assert (
+        session.upcoming("label")[0]["guess"] == "new" and session.message == "The new model is now in use."
+    )
+    with pytest.raises(LabellingError, match="The reader did not start"):
         session.serve()  # for there is no app.py
     card = (session.work / "reader" / "README.md").read_text("utf-8")
     assert card.startswith("---\ntitle:") and "captcha" not in card

@@ -497,7 +497,7 @@ def test_notes_tell_what_was_not_as_usual(tmp_path):
     assert said[1:] == [
         "labels.csv isn't in UTF-8 and was read as cp1252: check letters with accents; it says in its first "
         "line what separates columns, as Excel's files do.",
-        "1 names in lists are no image's: no.png.",
+        "1 names in lists match no image: no.png.",
         "gt.csv isn't used: it names no images.",
         "Not looked at: 2 .heic, 1 .csv (save HEIC and AVIF as JPEG to have them read).",
     ]

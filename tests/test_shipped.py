@@ -10,7 +10,7 @@ import pytest
 import yaml
 from folders import find_images
 from runs import ARCHIVE, ROOT
-from table import PAGES
+from table import PAGES, fill
 
 from training.data import scan, split
 from training.fetching import fetch
@@ -76,7 +76,7 @@ def test_the_tables_of_the_pages_are_those_of_the_json_files():
     for name, tables in PAGES.items():
         page = (ROOT / name).read_text(encoding="utf-8")
         for marker, table in tables.items():
-            assert f"<!-- {marker} -->\n{table()}\n<!-- /{marker} -->" in page
+            assert f"<!-- {marker} -->\n{fill(table)}\n<!-- /{marker} -->" in page
 
 
 def test_the_space_s_front_matter_agrees_with_the_requirements():

@@ -130,8 +130,8 @@ def _hold(run: Path) -> None:
     if not lock:
         holder = owner.read_text() if owner.exists() else "Another process"
         raise RuntimeError(
-            f"{holder} trains in {run}. Wait for its end, end it (in Jupyter, by restarting its kernel), or "
-            "set WORK to another folder."
+            f"{holder} is training in {run}. Wait until it ends, end it (in Jupyter, by restarting its "
+            "kernel), or set WORK to another folder."
         )
     _held.append(lock)
     owner.write_text(f"Process {os.getpid()} on {platform.node()}")

@@ -115,7 +115,9 @@ def labels_from_names(images: list[Path], pattern: str) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DatasetError(f"LABEL_PATTERN {pattern!r} is no regular expression: {error}.") from error
+        raise DatasetError(
+            f"LABEL_PATTERN {pattern!r} is not a valid regular expression: {error}."
+        ) from error
     if compiled.groups != 1:
         raise DatasetError(f"LABEL_PATTERN {pattern!r} must have one group, as in (.+).")
     found = [compiled.match(image.stem) for image in images]
@@ -223,7 +225,7 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         notes += [f"{relative(path)} {found.note}." for path, found in lists.items() if found.note]
         if missing:
             some = show(name for name, _ in missing)
-            notes.append(f"{len(missing):,} names in lists are no image's: {some}.")
+            notes.append(f"{len(missing):,} names in lists match no image: {some}.")
     elif texts:
         read = {image: read_one_text(path) for image, path in texts.items()}
         labels = [read[image][0] if image in read else "" for image in images]

@@ -111,14 +111,17 @@ def main() -> None:
     papermill.log.logger.setLevel("INFO")
     papermill.log.logger.addHandler(Log())
     work.mkdir(parents=True, exist_ok=True)
-    print("study.ipynb runs. Its first cells take some seconds, for they import TensorFlow.", flush=True)
+    print(
+        "study.ipynb is running. Its first cells take some seconds because they import TensorFlow.",
+        flush=True,
+    )
     options = {"log_output": True, "progress_bar": False, "kernel_manager_class": Kernel}
     try:
         book = papermill.execute_notebook(notebook, executed, parameters, cwd=ROOT, **options)
     except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on from here.")
+        sys.exit("Stopped. The same command resumes from here.")
     except DeadKernelError:
-        sys.exit(f"The notebook's process died, perhaps for want of memory: see {Kernel.remarks}.")
+        sys.exit(f"The notebook's process died, perhaps because it ran out of memory: see {Kernel.remarks}.")
     except papermill.PapermillExecutionError as error:
         if error.ename == "SystemExit":  # a machine that has done its part
             return print(error.evalue)
