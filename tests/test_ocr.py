@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,16 @@ def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", [*command[1:], "--csv", str(tmp_path)])
     assert ocr.main() == 2
     assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell with pipes")
+def test_the_command_line_says_its_version_and_takes_a_closed_pipe(tmp_path):
+    command = [sys.executable, str(ROOT / "demo_app" / "ocr.py")]
+    assert subprocess.check_output([*command, "--version"], text=True) == f"{ocr.VERSION}\n"
+    words = shlex.join([*command, *map(str, EXAMPLES), "--csv", str(tmp_path / "out.csv")])
+    done = subprocess.run(f"{words} | true", shell=True, capture_output=True, text=True)
+    assert "BrokenPipe" not in done.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == len(EXAMPLES) + 1
 
 
 def test_the_command_line_reads_archives_and_standard_input_and_writes_json(tmp_path):
