@@ -130,13 +130,12 @@ def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path, monkeypa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell with pipes")
-def test_the_command_line_says_its_version_and_takes_a_closed_pipe(tmp_path):
+def test_the_command_line_says_its_version_and_takes_a_closed_pipe():
     command = [sys.executable, str(ROOT / "demo_app" / "ocr.py")]
     assert subprocess.check_output([*command, "--version"], text=True) == f"{ocr.VERSION}\n"
-    words = shlex.join([*command, *map(str, EXAMPLES), "--csv", str(tmp_path / "out.csv")])
+    words = shlex.join([*command, *map(str, EXAMPLES)])
     done = subprocess.run(f"{words} | true", shell=True, capture_output=True, text=True)
     assert "BrokenPipe" not in done.stderr
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == len(EXAMPLES) + 1
 
 
 def test_the_command_line_reads_archives_and_standard_input_and_writes_json(tmp_path):
