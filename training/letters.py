@@ -147,12 +147,8 @@ def draw_one(rng: np.random.Generator) -> tuple[np.ndarray, str]:
         text = pick(
             ALPHABET if rng.random() < 0.5 else string.ascii_letters + string.digits, rng, rng.integers(3, 8)
         )
-        return render(
-            text,
-            rng,
-            round(height * rng.uniform(0.5, 0.9) * (len(text) + 1)) if rng.random() < 0.3 else 4 * height,
-            height,
-        ), text
+        wide = min(rng.uniform(0.5, 0.9) * (len(text) + 1), ASPECT) if rng.random() < 0.3 else 4
+        return render(text, rng, round(height * wide), height), text
     faces, segments = find_faces()
     if kind < 0.13:
         text, chosen = (

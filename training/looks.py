@@ -54,9 +54,13 @@ def set_text(text: str, rng: np.random.Generator, faces: Sequence[Face], joined:
     chosen = [able[rng.integers(len(able))] for _ in (text if mixed else "-")]
     chosen = chosen if mixed else chosen * len(text)
     gap = 0 if joined or rng.random() < 0.5 else SIZE * rng.uniform(-0.06, 0.35)
+    if gap and rng.random() < 0.15:  # far apart
+        gap = SIZE * rng.uniform(0.35, 1.6)
     stroke = int(rng.integers(1, 3)) if rng.random() < 0.12 else 0
     hollow = stroke and rng.random() < 0.25
-    jump = SIZE * rng.uniform(0, 0.25) * (rng.random() < 0.6)
+    jump = (
+        SIZE * rng.choice([rng.uniform(0, 0.25), rng.uniform(0.2, 0.9)], p=(0.8, 0.2)) * (rng.random() < 0.6)
+    )
     turn = rng.uniform(0, 25) * (rng.random() < 0.6)
     grow = rng.uniform(0, 0.3) * (rng.random() < 0.5)
     slide = SIZE * rng.uniform(0.05, 0.25) * (rng.random() < 0.25)
@@ -152,6 +156,12 @@ def draw_paper(rng: np.random.Generator, height: int, width: int, light: float) 
         slope, place = rng.uniform(-0.1, 0.1), rng.uniform(0, 0.16) * height
         beyond = (y + slope * x < place) if rng.random() < 0.5 else (height - y + slope * x < place)
         paper[beyond] = rng.uniform(0, 255)
+    if rng.random() < 0.06:  # a plate on another surface
+        margins = rng.uniform(0, 0.14, 4) * min(height, width)
+        plate = Image.new("L", (width, height))
+        box = (margins[0], margins[1], width - 1 - margins[2], height - 1 - margins[3])
+        ImageDraw.Draw(plate).rounded_rectangle(box, rng.uniform(0, 0.15) * height, 255)
+        paper = np.where(np.asarray(plate) > 0, paper, np.float32(rng.uniform(0, 255)))
     if rng.random() < 0.08:
         side = rng.uniform(0, 0.25) * height
         paper[(x < side) if rng.random() < 0.5 else (x > width - side)] = rng.uniform(0, 255)
@@ -262,7 +272,8 @@ def render_varied(
     """
     joined = any("\ufb50" <= character <= "\ufefc" for character in text)  # letters of Arabic touch
     line = set_text(text, rng, faces, joined)
-    rows = max(line.height / rng.uniform(0.5, 0.98), SIZE * 0.8)  # of the page
+    share = rng.uniform(0.28, 0.6) if rng.random() < 0.25 else rng.uniform(0.5, 0.98)
+    rows = max(line.height / share, SIZE * 0.8)  # of the page
     stretch = math.exp(rng.normal(0, 0.15))
     natural = line.width * stretch + rows * rng.uniform(0.05, 0.8)
     columns = min(natural, rows * aspect) if width is None else rows * width / height
@@ -278,6 +289,12 @@ def render_varied(
         other = ImageChops.offset(line, int(rng.integers(line.width)), 0)
         seen = round(slack / 2 * rng.uniform(0.3, 0.9))
         page.paste(other, (round(left), seen - line.height if rng.random() < 0.5 else rows - seen))
+    if rng.random() < 0.08 and slack > SIZE / 3:  # small print above or below
+        scale = rng.uniform(0.2, 0.4)
+        small = ImageChops.offset(line, int(rng.integers(line.width)), 0)
+        small = small.resize((max(1, round(line.width * scale)), max(1, round(line.height * scale))))
+        place = max(top - small.height - 2, 0) if rng.random() < 0.5 else top + line.height + 2
+        page.paste(small, (int(rng.integers(max(1, columns - small.width))), place))
     page = distort(page, rng)
     width = max(4, round(height * columns / rows)) if width is None else width
     ink = np.asarray(page, np.float32) / 255
