@@ -66,7 +66,7 @@ def run(folder, *words):
 
 def test_a_run_says_what_the_cells_say_and_publishes_the_default_data_set(repository):
     status, lines = run(repository, "-p", "DATASET", DEFAULT_DATASET)
-    assert status == 0 and lines.pop(0).startswith("study.ipynb runs.")
+    assert status == 0 and lines.pop(0).startswith("study.ipynb is running.")
     executed = repository / "work" / "study.ipynb"
     last = f"{executed} is the notebook with its outputs. Its outputs are in study.ipynb, too."
     assert lines == ["one line", "\r50%\r100%", "| new |", "", last, ""]
