@@ -68,9 +68,10 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
 
 
 def run_folder(name: str) -> Path:
-    """Give the folder of a run of the notebook, in one that is named after all the code that it runs."""
+    """Give the folder of a run of the notebook, in one named after the code that it runs and its start."""
     modules = sorted(path for folder in ("training", "demo_app") for path in (ROOT / folder).glob("*.py"))
     texts = ["".join(cell["source"]) for _, cell in code()] + [path.read_text("utf-8") for path in modules]
+    texts.append((ROOT / "training" / "start" / "ocr_model/assets.extra/manifest.json").read_text("utf-8"))
     return WORK / hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12] / name
 
 
