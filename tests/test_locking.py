@@ -37,7 +37,7 @@ def test_a_run_shares_its_folder_with_no_other_process(tmp_path, monkeypatch):
         try:
             assert process.stdout.readline() == b"9\n"
             with pytest.raises(
-                RuntimeError, match=rf"^Process {process.pid} on .+ trains in .+ WORK"
+                RuntimeError, match=rf"^Process {process.pid} on .+ is training in .+ WORK"
             ) as caught:
                 fitting.open_run(tmp_path / "runs", "same")
             assert "\n" not in str(caught.value)
