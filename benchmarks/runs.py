@@ -6,6 +6,7 @@ import json
 import linecache
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -54,9 +55,11 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
     report = folder / "report"
     if not (report / "results.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        work = run_folder("work")  # the images, and what is learnt from synthetic ones, serve many runs
+        work = run_folder("work")  # the images serve many runs
         folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(work)}
         parameters = {"DATASET": DATASET} | folders | parameters
+        # One that was stopped starts anew: its seconds are to be those of a whole run.
+        shutil.rmtree(work / "runs", ignore_errors=True)
         import papermill  # which a reader without TensorFlow does without
 
         out = folder / "out.ipynb"
