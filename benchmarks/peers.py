@@ -4,15 +4,19 @@ Three ready-made readers, as PyPI or Debian has them: Tesseract, ddddocr, and Ra
 PP-OCR that it ships. Their settings are chosen on up to 100 validation images. Two recipes learn from the
 same labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short codes, fast-plate-ocr's.
 
-Needs `pip install rapidocr ddddocr pytesseract "fast-plate-ocr[train]"`, Debian's `tesseract-ocr` and, as its
-argument, a network from the folder `models` of fast-plate-ocr's repository, for example
-`python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped and writes `peers.json`.
+Needs an environment of its own: `pip install -r env/requirements.txt rapidocr ddddocr pytesseract
+"fast-plate-ocr[train]"`, then `pip install "tensorflow-cpu<2.19" "onnx<1.19"`, because ONNX lacks an
+operation that fast-plate-ocr's networks take from a newer TensorFlow. Needs also Debian's `tesseract-ocr`,
+the runs of `labels.py` and, as its argument, a network from the folder `models` of fast-plate-ocr's
+repository, as in `python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped and writes
+`peers.json`.
 """
 
 import importlib.util
 import inspect
 import json
 import multiprocessing
+import os
 import re
 import shlex
 import shutil
@@ -97,6 +101,8 @@ def learn_plates(splits: dict[str, Any], alphabet: str, network: Path, folder: P
     Path(folder, "plate.yaml").write_text(json.dumps(plate | {"image_color_mode": "rgb"}))
     for name in ("train", "validation"):
         rows = splits[name].rename(columns={"path": "image_path", "label": "plate_text"})
+        # fast-plate-ocr puts the table's folder before each path.
+        rows["image_path"] = [os.path.relpath(path, folder) for path in rows["image_path"]]
         rows[["image_path", "plate_text"]].to_csv(folder / f"{name}.csv", index=False)
     program, plate = Path(sys.executable).with_name("fast-plate-ocr"), ["--plate-config-file", "plate.yaml"]
     tables = ["--annotations", "train.csv", "--val-annotations", "validation.csv", "--output-dir", "run"]
