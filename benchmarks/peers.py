@@ -4,9 +4,9 @@ Three ready-made readers, as PyPI or Debian has them: Tesseract, ddddocr, and Ra
 PP-OCR that it ships. Their settings are chosen on up to 100 validation images. Two recipes learn from the
 same labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short codes, fast-plate-ocr's.
 
-Needs an environment of its own: `pip install -r env/requirements.txt rapidocr ddddocr pytesseract
+It needs an environment of its own: `pip install -r env/requirements.txt rapidocr ddddocr pytesseract
 "fast-plate-ocr[train]"`, then `pip install "tensorflow-cpu<2.19" "onnx<1.19"`, because ONNX lacks an
-operation that fast-plate-ocr's networks take from a newer TensorFlow. Needs also Debian's `tesseract-ocr`,
+operation that fast-plate-ocr's networks take from a newer TensorFlow. It also needs Debian's `tesseract-ocr`,
 the runs of `labels.py` and, as its argument, a network from the folder `models` of fast-plate-ocr's
 repository, as in `python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped and writes
 `peers.json`.

@@ -58,7 +58,7 @@ def run(name: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401, whatev
         work = run_folder("work")  # the images serve many runs
         folders = {"OUTPUT": str(folder / "app"), "REPORT": str(report), "WORK": str(work)}
         parameters = {"DATASET": DATASET} | folders | parameters
-        # One that was stopped starts anew: its seconds are to be those of a whole run.
+        # A stopped run starts anew, so that its seconds are those of a whole run.
         shutil.rmtree(work / "runs", ignore_errors=True)
         import papermill  # which a reader without TensorFlow does without
 
