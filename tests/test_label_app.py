@@ -100,7 +100,7 @@ def shown(page):
 
 
 def wait_for_next(page, name):
-    script = "name => !document.querySelector('#stage img')?.src.endsWith(encodeURIComponent(name))"
+    script = "name => !document.querySelector('#stage img')?.src.endsWith('=' + encodeURIComponent(name))"
     page.wait_for_function(script, arg=name, polling=5)
 
 
