@@ -73,6 +73,17 @@ def test_only_training_batches_are_shuffled_augmented_and_mixed(study, folder, t
     assert 16 < (label_ids.sum(axis=1) == 0).sum() < 48
 
 
+def test_a_seed_decides_the_training_batches(study, folder, tmp_path):
+    table, _, _ = scan(folder, "(.+)")
+    prepared = study.prepare(study.read_images(table, NUMBERS, 5, 1), SHAPE, str(tmp_path))
+    drawn = []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        batches = study.make_batches(prepared, True, 8, synthetic=prepared, share=0.5).take(20)
+        drawn.append(b"".join(images.tobytes() for images, _ in batches.as_numpy_iterator()))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_exact_match_is_the_greedy_reading(study):
     frames = {"ab": [1, 1, 0, 2], "aab": [1, 0, 1, 2], "": [0, 0, 0, 0]}
     logits = np.zeros((3, 50, 3), np.float32)
