@@ -64,3 +64,11 @@ def draw_lines(folder: Path, count: int = 1000) -> None:
         Image.fromarray(np.uint8(np.clip(page + noise, 0, 255))).save(folder / f"{number}.png")
         rows.append((f"{number}.png", text))
     pd.DataFrame(rows, columns=["filename", "label"]).to_csv(folder / "labels.csv", index=False)
+
+
+def draw_missing(folder: Path) -> None:
+    """Draw each set that isn't there yet, into a folder of its own, which gets its name when it is whole."""
+    for name, draw in {"lines": draw_lines, "plates": draw_plates, "hebrew": draw_hebrew}.items():
+        if not (folder / name).exists():
+            draw(folder / f"unfinished_{name}")
+            (folder / f"unfinished_{name}").rename(folder / name)

@@ -1,4 +1,4 @@
-"""Labelling with the page's help, with the true labels as the person: key strokes, labels, seconds.
+"""Labelling with the page's help, with the true labels as the person: keystrokes, labels, seconds.
 
 `python benchmarks/labelling.py` drives the page's own logic, without a browser, on each set five times: in
 the order in which it asks, and in a random one. A training runs at each number of `TRAIN_AT`. It takes many
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import matplotlib.pyplot as plt
 import numpy as np
-from drawn_sets import draw_lines, draw_plates
+from drawn_sets import draw_missing
 from rapidfuzz.distance import Levenshtein
 from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write
 
@@ -101,7 +101,7 @@ def simulate(name: str, seed: int, order: str) -> dict[str, Any]:
     """Label a set until `ENOUGH` of all labels, typed and guessed, are right, or all are typed.
 
     Returns:
-        The curve: labels, corrections and key strokes so far, and the share of all labels that are right
+        The curve: labels, corrections and keystrokes so far, and the share of all labels that are right
         then; the seconds of each training, from the button to new guesses.
     """
     with tempfile.TemporaryDirectory() as place:
@@ -198,7 +198,7 @@ def describe(name: str, draws: dict[str, list[dict[str, Any]]]) -> dict[str, Any
 
 
 def draw_curves(row: dict[str, Any]) -> None:
-    """Draw how the labels of a set become right, over key strokes."""
+    """Draw how the labels of a set become right, over keystrokes."""
     figure, axis = plt.subplots(figsize=(7, 3.5))
     for order, colour in zip(ORDERS, ("C0", "C1"), strict=True):
         for number, curve in enumerate(row[order]["curves"]):
@@ -206,7 +206,7 @@ def draw_curves(row: dict[str, Any]) -> None:
             label = f"with the model's help, {order} first" if order != "random" else "the same, random order"
             axis.plot(keys, 100 * right, colour, alpha=0.6, label=None if number else label)
     axis.plot([0, row["typing"]], [0, 100], "k--", label="typing all labels")
-    axis.set(xlabel="key strokes", ylabel="labels of all images that are right, %", ylim=(-3, 103))
+    axis.set(xlabel="keystrokes", ylabel="labels of all images that are right, %", ylim=(-3, 103))
     axis.legend()
     figure.savefig(ROOT / "docs" / "images" / "labelling.png", dpi=120, bbox_inches="tight")
     plt.close(figure)
@@ -214,9 +214,7 @@ def draw_curves(row: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run all, and draw the curve of the first set."""
-    for name, draw in {"lines": draw_lines, "plates": draw_plates}.items():
-        if name in SETS and not (WORK / name).exists():
-            draw(WORK / name)
+    draw_missing(WORK)
     latency = once("latency", measure_latency)
     print(f"next image: {latency['median_ms']:.0f} ms, 99% in {latency['p99_ms']:.0f} ms", flush=True)
     draws = {name: {order: [] for order in ORDERS} for name in SETS}

@@ -10,11 +10,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from drawn_sets import draw_hebrew, draw_lines, draw_plates
+from drawn_sets import draw_missing
 from runs import ARCHIVE, ROOT, WORK, run, write
 
 SEEDS = (1, 2, 3, 4, 5)
-DRAWN = {"lines": draw_lines, "plates": draw_plates, "hebrew": draw_hebrew}
 WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
 SETS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # with the numbers of labelled images
     "CAPTCHA Images v2": ({}, (10, 25, 50, 100, 800)),
@@ -43,9 +42,7 @@ def run_with(name: str, size: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run all draws and draw the curves."""
-    for name, draw in DRAWN.items():
-        if not (WORK / name).exists():
-            draw(WORK / name)
+    draw_missing(WORK)
     results = {(name, size): [] for name, (_, sizes) in SETS.items() for size in sizes}
     for seed in SEEDS:
         for (name, size), some in results.items():

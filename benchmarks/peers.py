@@ -6,10 +6,10 @@ same labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short code
 
 It needs an environment of its own: `pip install -r env/requirements.txt rapidocr ddddocr pytesseract
 "fast-plate-ocr[train]"`, then `pip install "tensorflow-cpu<2.19" "onnx<1.19"`, because ONNX lacks an
-operation that fast-plate-ocr's networks take from a newer TensorFlow. It also needs Debian's `tesseract-ocr`,
-the runs of `labels.py` and, as its argument, a network from the folder `models` of fast-plate-ocr's
-repository, as in `python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped and writes
-`peers.json`.
+operation that fast-plate-ocr's networks take from a newer TensorFlow. It also needs Debian's `tesseract-ocr`
+and, as its argument, a network from the folder `models` of fast-plate-ocr's repository, as in
+`python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped. At the end it reads with the models
+of `labels.py`, which must have run by then, and writes `peers.json`.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ from typing import Any
 
 import labels
 import numpy as np
-from runs import run_folder, write
+from runs import WORK, run_folder, write
 
 Reader = Callable[[str], str]  # from the path of an image to its text
 SEED = labels.SEEDS[0]
@@ -143,7 +143,7 @@ def compare(texts: list[str], rows: Any, alphabet: str) -> dict[str, Any]:  # no
     from training.intervals import wilson_interval
 
     true, texts = ([keep_to(text, alphabet) for text in some] for some in (rows["label"], texts))
-    right = sum(map(str.__eq__, texts, true))
+    right = sum(text == label for text, label in zip(texts, true, strict=True))
     return {
         "exact_match": right / len(rows),
         "interval": wilson_interval(right, len(rows)),
@@ -169,16 +169,18 @@ def package(name: str) -> Path:
     return Path(importlib.util.find_spec(name).origin).parent
 
 
-def measure_set(name: str, network: Path) -> list[dict[str, Any]]:
-    """Measure all that can read a set."""
+def read_splits(name: str) -> dict[str, Any]:
+    """Split a set as for most labels in the first draw."""
+    import tutorial  # TensorFlow would count in the memory of the engines' processes
+
+    return tutorial.read_splits(**labels.SETS[name][0], LABELS=max(labels.SETS[name][1]), SEED=SEED)
+
+
+def measure_peers(name: str, splits: dict[str, Any], network: Path, folder: Path) -> list[dict[str, Any]]:
+    """Measure all others that can read a set; the folder gets what they learn."""
     import tutorial
 
-    size = max(labels.SETS[name][1])
-    parameters = labels.SETS[name][0] | {"LABELS": size, "SEED": SEED}
-    ours, folder = labels.run_with(name, size, SEED), run_folder(labels.run_name(name, size, SEED))
-    splits, alphabet = tutorial.read_splits(**parameters), ours["alphabet"]
-    rows = [measure(custom_ocr, splits["test"], alphabet, folder / "app")]
-    rows[0] |= {"seconds": ours["notebook_seconds"], "parameters": ours["parameters"]}
+    rows, alphabet = [], alphabet_of(splits)
     for make, every in READY_MADE.items():
         some = [measure(make, splits["validation"].head(100), alphabet, *one) for one in every]
         best = max(range(len(every)), key=lambda n, some=some: (some[n]["exact_match"], -some[n]["cer"]))
@@ -192,25 +194,48 @@ def measure_set(name: str, network: Path) -> list[dict[str, Any]]:
         seconds = time.perf_counter() - start
         rows.append(measure(fast_plate_ocr, splits["test"], alphabet, plates) | {"seconds": seconds})
         rows[-1]["parameters"] = count_parameters(next(plates.rglob("best.onnx")))
-    learnt = tutorial.measure(folder / "tutorial.json", **parameters)
-    row = compare(learnt["texts"], splits["test"], alphabet)
-    rows.append({"reader": "tutorial", "seconds": learnt["epochs"][-1][0]} | row)
-    return [{"set": name, "test": len(splits["test"]), "labels": size} | row for row in rows]
+    epochs, texts = tutorial.train(splits, SEED)
+    row = compare(texts, splits["test"], alphabet)
+    return [*rows, {"reader": "tutorial", "seconds": epochs[-1][0]} | row]
+
+
+def measure_ours(name: str) -> dict[str, Any]:
+    """Read a set with the model of `labels.py`."""
+    splits, size = read_splits(name), max(labels.SETS[name][1])
+    folder = run_folder(labels.run_name(name, size, SEED))
+    if not (folder / "report" / "results.json").exists():
+        raise FileNotFoundError(f"There is no model of {name} in {folder}. Run labels.py, then this again.")
+    run = labels.run_with(name, size, SEED)
+    row = measure(custom_ocr, splits["test"], alphabet_of(splits), folder / "app")
+    seconds, facts = run["notebook_seconds"], {"test": len(splits["test"]), "labels": size}
+    return row | facts | {"seconds": seconds, "parameters": run["parameters"]}
+
+
+def alphabet_of(splits: dict[str, Any]) -> str:
+    """List the characters of all labels."""
+    return "".join(sorted({character for rows in splits.values() for character in "".join(rows["label"])}))
 
 
 def main() -> None:
     """Measure all sets."""
+    import pandas as pd
+
+    from training.data import digest
+
+    labels.draw_missing(WORK)
     network, rows = Path(sys.argv[1]).resolve(), []
-    for name in labels.SETS:
-        if name in LEFT_OUT:
-            continue
-        done = run_folder(labels.run_name(name, max(labels.SETS[name][1]), SEED)) / "peers.json"
+    names = [name for name in labels.SETS if name not in LEFT_OUT]
+    for name in names:  # for hours; kept as long as the splits are the same
+        splits = read_splits(name)
+        folder = WORK / "peers" / f"{digest(pd.concat(splits.values()))[:12]} {network.stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = folder / "peers.json"
         if not done.exists():
-            done.write_text(json.dumps(measure_set(name, network)))
-        rows += json.loads(done.read_text())
-        for row in rows:
-            if row["set"] == name:
-                print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
+            done.write_text(json.dumps(measure_peers(name, splits, network, folder)))
+        for row in json.loads(done.read_text()):
+            rows.append({"set": name} | row)
+            print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
+    rows += [{"set": name} | measure_ours(name) for name in names]
     beta = next(row["settings"] for row in rows if row["reader"] == "ddddocr") == ["True"]
     parameters = {
         "ddddocr": count_parameters(package("ddddocr") / ("common.onnx" if beta else "common_old.onnx")),

@@ -15,7 +15,6 @@ import tensorflow as tf
 import tutorial
 from decoding import decode
 from images import open_image
-from network import Shape
 from ocr import Recognizer
 from PIL import Image
 
@@ -82,7 +81,7 @@ def main() -> None:
     )
     square = tf.random.normal([1024, 1024])
     product = medians(5, product=lambda: tf.matmul(square, square).numpy())["product"]
-    network = runs.notebook_functions().build_model(Shape(50, 200, 1, 1), len(ALPHABET) + 1)
+    network = runs.notebook_functions().build_model(recognizer.shape, len(ALPHABET) + 1)
     rate, floor_rate = (
         64
         * multiply_adds(network)

@@ -95,7 +95,7 @@ def labels() -> str:
 def labelling() -> str:
     """Make the table of labelling with the model's help."""
     content = load("labelling")
-    rows = [("set", "images", "draws", "least sure first", "random order", "key strokes", "training")]
+    rows = [("set", "images", "draws", "least sure first", "random order", "keystrokes", "training")]
     for row in content["sets"]:
         first, other = row["least sure"], row["random"]
         needed = (f"{statistics.median(order['labels']):.0f}" for order in (first, other))
@@ -145,7 +145,7 @@ def peers() -> str:
 def peers_cost() -> str:
     """Make the table of what the readers take."""
     content = load("peers")
-    rows = [("reader", "ms an image", "memory", "parameters", "seconds to train", "lines of code")]
+    rows = [("engine", "ms an image", "memory", "parameters", "seconds to train", "lines of code")]
     for reader, name in READERS.items():
         own = [row for row in content["rows"] if row["reader"] == reader]
         first = own[0]
@@ -251,10 +251,10 @@ def machines() -> str:
     """Say what was shown of training on two machines."""
     content = load("machines")
     return (
-        f"- Two machines, here two processes. One was killed after {content['epochs_before']} of "
-        f"{content['epochs']} epochs; the other stopped {content['seconds_until_noticed']:.0f} s later "
-        "with a message. Started again, they finished, with an exact match of "
-        f"{content['exact_match']:.2%} on the test split."
+        "- Two workers, simulated by two processes on one machine: one was killed after "
+        f"{content['epochs_before']} of {content['epochs']} epochs; the other stopped "
+        f"{content['seconds_until_noticed']:.0f} s later with a message. Started again, they finished, "
+        f"with an exact match of {content['exact_match']:.2%} on the test split."
     )
 
 
@@ -264,10 +264,11 @@ def many_images() -> str:
     memory = content["bytes_by_epochs_done"]
     second = {name: value / 1e9 for name, value in memory["1"].items()}
     return (
-        f"- {content['images']:,} images, two epochs with a cache on disk: {second['first']:.1f} GB of "
+        f"- {content['images']:,} images and a quarter of the channels (`SIZE` 0.25), two epochs with a "
+        f"cache on disk: {second['first']:.1f} GB of "
         f"memory when the second epoch began, {second['last']:.1f} GB when it ended, and at most "
         f"{max(row['max'] for row in memory.values()) / 1e9:.1f} GB in the whole run.\n"
-        f"- The first look at {scale['images']:,} images took {scale['scan_seconds']:.0f} s."
+        f"- The initial scan of {scale['images']:,} images took {scale['scan_seconds']:.0f} s."
     )
 
 
@@ -276,7 +277,7 @@ def fuzz() -> str:
     content = load("fuzz")
     rows = [
         (
-            "drawn",
+            "input type",
             "inputs",
             "read",
             "refused with a sentence",
@@ -329,13 +330,13 @@ def under_load() -> str:
         ("measured", ""),
         (
             f"{content['clients']} clients for {minutes:.0f} minutes: images",
-            f"{content['images']:,}, of them {content['rubbish']:,} rubbish, which was refused",
+            f"{content['images']:,}, of them {content['rubbish']:,} not images, which were refused",
         ),
         ("failed", f"{content['failed']:,}"),
         ("refused because too many were waiting", f"{content['busy']:,}"),
         ("median, 99th percentile", f"{content['median_ms']:.0f} ms, {content['p99_ms']:.0f} ms"),
         (
-            "memory of the app in the first and in the last tenth",
+            "memory of the app in the first and in the last tenth of that time",
             f"{content['first_tenth_mb']} MB, {content['last_tenth_mb']} MB",
         ),
         (
@@ -345,9 +346,11 @@ def under_load() -> str:
         ),
     ]
     if content["crowd_busy"]:
-        rows.append(("the last of those was told after", f"{content['crowd_busy_slowest_ms'] / 1000:.1f} s"))
+        rows.append(
+            (f"slowest refusal of the {content['crowd']}", f"{content['crowd_busy_slowest_ms'] / 1000:.1f} s")
+        )
     rows += [
-        ("the last of the others was answered after", f"{content['crowd_right_slowest_ms'] / 1000:.1f} s"),
+        (f"slowest reading of the {content['crowd']}", f"{content['crowd_right_slowest_ms'] / 1000:.1f} s"),
         (
             "one client alone, median, before all that and after",
             f"{content['alone_before_ms']:.0f} ms, {content['alone_after_ms']:.0f} ms",
@@ -356,24 +359,35 @@ def under_load() -> str:
     return markdown(rows, content["machine"])
 
 
+def start() -> str:
+    """Say what the starting weights were trained on, and how well they read such images."""
+    about = json.loads((ROOT / "training/start/ocr_model/assets.extra/about.json").read_text("utf-8"))
+    return (
+        f"They were trained on {about['split']['train']:,} synthetic images and know "
+        f"{len(about['alphabet'])} classes of characters. Of {about['split']['test']:,} more such images, "
+        f"many of them hard to read on purpose, they read {about['exact_match']:.1%} without a mistake, with "
+        f"a character error rate of {about['cer']:.1%}."
+    )
+
+
 def faults() -> str:
     """Say what was shown of a run that was killed again and again."""
     content = load("faults")
     kills = content["kills"]
     reads = sum(kill["app_reads"] for kill in kills)
     matches = ", ".join(f"{match:.2%}" for match in content["whole_runs"])
-    same = "the same" if content["same_seed_same_texts"] else "different"
+    same = "identical" if content["same_seed_same_texts"] else "different"
     rows = [
         ("measured", ""),
-        ("kills while the run was running", str(len(kills))),
-        ("afterwards the app's folder read an image", f"{reads} of {len(kills)}"),
+        ("times the run was killed", str(len(kills))),
+        ("the app still read an image after the kill", f"{reads} of {len(kills)}"),
         (
-            "epochs of the killed run, and of whole ones",
+            "epochs: interrupted run, uninterrupted runs",
             f"{content['epochs']}, {content['whole_runs_epochs'][0]}",
         ),
-        ("exact match of the killed run", f"{content['exact_match']:.2%}"),
-        ("exact match of whole runs, two of them with the same seed", matches),
-        ("the test texts of these two", same),
+        ("exact match of the interrupted run", f"{content['exact_match']:.2%}"),
+        ("exact match of uninterrupted runs", matches),
+        ("test readings of the two of these with the same seed", same),
     ]
     return markdown(rows, content["machine"])
 
@@ -386,6 +400,7 @@ PAGES = {  # their tables, by the markers around them
         "what peers take": peers_cost,
     },
     "docs/labelling.md": {"labelling": labelling},
+    "docs/start.md": {"start": start},
     "docs/reliability.md": {"fuzz": fuzz, "load": under_load, "faults": faults},
     "docs/onnx.md": {"runtimes": of_runtimes},
     "docs/scale.md": {
