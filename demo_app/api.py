@@ -336,7 +336,7 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
     ) -> Answer:
         """Read the text in one image of up to 20 MB: the body of the request, or a field of a form.
 
-        A search for alternatives, or for what fits a pattern, takes several times as long. Where nothing
+        A search for alternatives, or for what fits a pattern, takes longer. Where nothing
         fits, the text is read without the pattern and is not sure. Pattern and alphabet may also be fields
         of the form.
         """

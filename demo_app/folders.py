@@ -99,9 +99,9 @@ def open_path(path: Path, name: str) -> Iterator[tuple[str, str | bytes | ImageE
         return
     found = describe_kinds(count_kinds(others)) or "it is empty"
     if not has_images:
-        yield name, ImageError(f"The archive holds no images ({found}).")
+        yield name, ImageError(f"The archive contains no images ({found}).")
     elif others:
-        yield name, NotLookedAt(f"Not looked at in this archive: {found}.")
+        yield name, NotLookedAt(f"Skipped in this archive: {found}.")
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageError:

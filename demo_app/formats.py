@@ -40,12 +40,15 @@ class Format:
             raise FormatError(f"The pattern has more than {MAX_PATTERN} characters. Shorten it.")
         if found := UNSAFE.search(pattern):
             raise FormatError(
-                f"The pattern may not hold {found[0]!r}. Repeat characters or classes, as in [A-Z]{{2}}\\d+."
+                f"The pattern may not contain {found[0]!r}. "
+                "Repeat characters or classes, as in [A-Z]{2}\\d+."
             )
         try:
             self._compiled = regex.compile(pattern or ".*")
         except regex.error as error:
-            raise FormatError(f"The pattern is not a valid regular expression ({error}). Mend it.") from error
+            raise FormatError(
+                f"The pattern is not a valid regular expression ({error}). Correct it."
+            ) from error
 
     def fits(self, text: str, partial: bool = False) -> bool:
         """Tell whether a text fits, or, if it is partial, whether it could with more characters behind it.

@@ -44,7 +44,7 @@ ABOUT = {
     "shape": {"height": int, "width": int, "channels": int, "stretch": NUMBER, "lines": int},
     "split": {"train": int, "validation": int, "test": int},  # images
     "split_by": str,
-    "threshold": NUMBER | None,  # confidence from which on readings are called sure; None: never
+    "threshold": NUMBER | None,  # confidence from which readings are marked as sure; None: never
     "start_from": str | None,
     "exact_match": NUMBER,  # share of the test images that were read without a mistake
     "exact_match_interval": [NUMBER, NUMBER],
@@ -129,11 +129,11 @@ def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
 def _check_files(folder: Path) -> dict[str, dict[str, int | str]]:
     try:
         if not (folder / MANIFEST).is_file():  # a pipe might never end
-            raise FileNotFoundError("it is no file")
+            raise FileNotFoundError("it is not a file")
         expected = dict(json.loads((folder / MANIFEST).read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"{folder / MANIFEST} is missing or damaged ({error}). Export the model again or copy it anew."
+            f"{folder / MANIFEST} is missing or damaged ({error}). Export or copy the model again."
         ) from error
     found = describe_files(folder)
     for name in sorted({*expected, *found}):
@@ -143,9 +143,9 @@ def _check_files(folder: Path) -> dict[str, dict[str, int | str]]:
                 if name not in found
                 else "does not belong to this export"
                 if name not in expected
-                else "is not as it was exported"
+                else "has changed since it was exported"
             )
-            raise ModelError(f"{folder / name} {fault}. Export the model again or copy it anew.")
+            raise ModelError(f"{folder / name} {fault}. Export or copy the model again.")
     return found
 
 
@@ -157,7 +157,7 @@ def _load_pickle(path: Path) -> dict[str, int] | dict[int, str]:
     try:
         opcodes = [opcode.code for opcode, _, _ in pickletools.genops(data)]
         if opcodes.count("}") != 1 or not PLAIN_OPCODES.issuperset(opcodes):
-            raise ValueError("it holds other things than one dictionary of characters and numbers")
+            raise ValueError("it is not a single dictionary of characters and numbers")
         return dict(pickle.loads(data))  # noqa: S301, its opcodes were looked at
     except Exception as error:
         raise ModelError(f"{path} can't be loaded ({str(error)[:100]}). Export the model again.") from error
@@ -167,7 +167,7 @@ def _load_about(path: Path) -> dict:
     about = json.loads(path.read_text(encoding="utf-8"))
     wrong = [name for name, kind in ABOUT.items() if not _fits(about, {name: kind})]
     if wrong:
-        raise ModelError(f"{path} does not say {', '.join(wrong)} as it should. Export the model again.")
+        raise ModelError(f"{path} has no valid {', '.join(wrong)}. Export the model again.")
     return about
 
 
@@ -222,9 +222,7 @@ class Recognizer:
             # The first call is slow, so it is made here.
             classes = self._serve(np.full([1, 40, 120, self.channels], 255, np.uint8)).shape[-1]
             if describe_files(self.folder) != files:
-                raise ModelError(
-                    f"The model in {self.folder} was exchanged while it was loaded. Start again."
-                )
+                raise ModelError(f"The model in {self.folder} was replaced while it was loaded. Start again.")
         except ModelError:
             raise
         except Exception as error:
@@ -234,7 +232,7 @@ class Recognizer:
         self.frame_edges = lru_cache(self.shape.frame_edges)
         if set(range(1, classes)) != set(self._num_to_char):
             raise ModelError(
-                f"ocr_model in {self.folder} has {classes} classes, which are not the blank and the "
+                f"The {classes} classes of ocr_model in {self.folder} do not match the blank and the "
                 f"{len(char_to_num)} characters of char_to_num. Export the model again."
             )
 
@@ -421,7 +419,7 @@ def open_paths(paths: list[str]) -> Iterator[tuple[str, ImageSource | ImageError
             continue
         files, others = find_images(Path(path))
         if others:
-            print(f"Not looked at in {path}: {describe_kinds(others)}.", file=sys.stderr)
+            print(f"Skipped in {path}: {describe_kinds(others)}.", file=sys.stderr)
         for file in files:
             yield from open_path(file, str(file))
 
@@ -437,11 +435,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     here = Path(__file__).parent
     parser.add_argument(
-        "--model", type=Path, default=here, metavar="FOLDER", help="of a model; else this one"
+        "--model", type=Path, default=here, metavar="FOLDER", help="of the model (default: this one)"
     )
     parser.add_argument("--version", action="version", version=VERSION)
-    parser.add_argument("--pattern", default="", metavar="REGEX", help="that the whole text fits")
-    parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may have")
+    parser.add_argument("--pattern", default="", metavar="REGEX", help="that the whole text must match")
+    parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may contain")
     parser.add_argument("--json", action="store_true", help="write a line of JSON for each image")
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write {','.join(COLUMNS)}")
     return parser.parse_args()

@@ -66,8 +66,8 @@ def describe(recognizer: Recognizer, has_examples: bool) -> str:
     )
     kind = "like the examples below" if has_examples else "of the kind that it was trained on"
     return (
-        f"{warning if recognizer.reads_badly else ''}{PURPOSE} {kind}: {usual_length(recognizer.about)} "
-        f"characters.\n\n{LINKS}"
+        f"{warning if recognizer.reads_badly else ''}{PURPOSE} {kind}. "
+        f"Characters: {usual_length(recognizer.about)}.\n\n{LINKS}"
     )
 
 
@@ -75,14 +75,14 @@ def tell_all(about: dict) -> str:
     """Make a Markdown table of what was written beside a model."""
     split, (low, high) = about["split"], about["exact_match_interval"]
     threshold = about["threshold"]
-    unseen = "which an earlier model may have seen" if about["start_from"] else "which it had never seen"
+    unseen = "may have been seen by an earlier model" if about["start_from"] else "never seen in training"
     rows = {
-        "Trained on": f"{split['train']:,} labelled images of {literal(about['dataset'])}",
-        "Chosen on": f"{split['validation']:,} others",
-        "Measured on": f"{split['test']:,} others, {unseen}, split by {about['split_by']}",
-        "Read without a mistake": f"{about['exact_match']:.2%}, 95% interval {low:.1%} to {high:.1%}",
+        "Training images": f"{split['train']:,} of {literal(about['dataset'])}",
+        "Validation images": f"{split['validation']:,}",
+        "Test images": f"{split['test']:,}, {unseen}; split by {about['split_by']}",
+        "Exact match": f"{about['exact_match']:.2%}, 95% interval {low:.1%} to {high:.1%}",
         "Character error rate": f"{about['cer']:.2%}",
-        "Called sure": "never"
+        "Marked as sure": "never"
         if threshold is None
         else f"at a confidence of {threshold:.1%} or more, if {usual_length(about)} characters long",
         "Characters": literal(about["alphabet"]),
@@ -111,7 +111,7 @@ def advise(pixels: np.ndarray, recognizer: Recognizer) -> str:
     if height > width and recognizer.about["lengths"][1] > 1:
         return "The image is taller than wide: turn it, or cut it into lines."
     if recognizer.shape.lines == 1 and has_two_lines(pixels):
-        return "The image seems to hold two lines of text: cut it up into lines."
+        return "The image seems to contain two lines of text: cut it into lines."
     return f"The image is nearly blank. {CROP}" if pixels.std(axis=(0, 1)).max() < MIN_CONTRAST else CROP
 
 
@@ -124,7 +124,7 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
     if reading.sure:
         return (
             f"Readings this confident ({about['threshold']:.1%} or more) were right at least 999 times in "
-            f"1,000, measured on altered copies of {about['split']['validation']:,} images."
+            f"1,000, measured on augmented copies of {about['split']['validation']:,} images."
         )
     advice = advise(pixels, recognizer)
     if recognizer.reads_badly:

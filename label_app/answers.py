@@ -84,8 +84,8 @@ class LabelFile:
                 unfinished.replace(self.path)
         except OSError as error:
             raise LabellingError(
-                f"Your answer was not saved: {self.path} can't be written ({error.strerror}). Mend this and "
-                "answer again."
+                f"Your answer was not saved: {self.path} can't be written ({error.strerror}). Correct this "
+                "and answer again."
             ) from error
 
 

@@ -341,7 +341,7 @@ def build(labelling: Labelling) -> gr.Blocks:
 
     def serve() -> str:
         address = labelling.serve()
-        return f"Your reader: [{address}]({address})"
+        return f"Your app: [{address}]({address})"
 
     def publish() -> str:
         if not labelling.is_trained:
@@ -349,7 +349,7 @@ def build(labelling: Labelling) -> gr.Blocks:
         folder = labelling.work / "reader"
         return (
             f"This folder is a complete app: `{folder}`\n\nUpload all of it as a Hugging Face Space, in your "
-            f"browser or with\n\n```bash\nhf upload YOUR_NAME/reader '{folder}' . --repo-type space\n```"
+            f"browser or with\n\n```bash\nhf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
         )
 
     with gr.Blocks(title="Label images", analytics_enabled=False) as page:
@@ -363,12 +363,12 @@ def build(labelling: Labelling) -> gr.Blocks:
                 buttons = {gr.Button("Train the model", variant="primary"): train}
                 hint = "Train after this many new labels (0: never)"
                 every = gr.Number(0, label=hint, precision=0, minimum=0)
-                buttons[gr.Button("Accept all that are sure")] = accept
+                buttons[gr.Button("Accept all sure guesses")] = accept
                 if labelling.suggested:
                     name, label = next(iter(labelling.suggested.items()))
                     buttons[gr.Button(f"Use the file names as labels ({name}: {label.text})")] = take_names
-                buttons[gr.Button("Try the reader")] = serve
-                buttons[gr.Button("Put it on the web")] = publish
+                buttons[gr.Button("Try the model")] = serve
+                buttons[gr.Button("How to publish it")] = publish
                 said = gr.Markdown(elem_id="outcome")
         options = {"api_visibility": "private", "show_progress": "hidden"}
         for button, act in buttons.items():
@@ -395,11 +395,11 @@ def work_of(folder: Path) -> Path:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Serve a page that labels a folder of images.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the images")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of images")
     parser.add_argument(
-        "--model", type=Path, default=START, metavar="FOLDER", help="of the model that guesses first"
+        "--model", type=Path, default=START, metavar="FOLDER", help="of the model for the first guesses"
     )
-    help = "a parameter of study.ipynb for the trainings, any number of times"
+    help = "set a parameter of study.ipynb for training; may be repeated"
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=help)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

@@ -263,7 +263,11 @@ class Labelling:
             if self.is_training:
                 raise LabellingError("Training is already running.")
             if len(used) < LEAST_LABELS or len({label.text for label in used}) < 2:
-                beside = " beside the random sample, on which the model is tested" if self.sample_size else ""
+                beside = (
+                    " in addition to the random sample, on which the model is tested"
+                    if self.sample_size
+                    else ""
+                )
                 raise LabellingError(
                     f"Label at least {LEAST_LABELS} images of different texts{beside}: so far {len(used)}."
                 )

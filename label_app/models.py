@@ -95,4 +95,4 @@ def serve(folder: Path) -> tuple[subprocess.Popen, str]:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return process, f"http://127.0.0.1:{port}"
         time.sleep(0.1)
-    raise LabellingError("The reader did not start. The terminal that runs this page shows the reason.")
+    raise LabellingError("The app did not start. The terminal that runs this page shows the reason.")

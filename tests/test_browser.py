@@ -440,4 +440,4 @@ def test_a_format_that_is_known_is_kept_to(page):
     expect(page.locator("#text textarea")).to_have_value(re.compile(f"[^{EXAMPLE.stem[0]}].{{4}}"))
     pattern.fill("(a+)+")
     pattern.press("Enter")
-    expect(page.locator("#verdict")).to_contain_text("The pattern may not hold ')+'")
+    expect(page.locator("#verdict")).to_contain_text("The pattern may not contain ')+'")

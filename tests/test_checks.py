@@ -29,7 +29,7 @@ def test_check_lists_what_may_be_wrong():
         "no label": ["rejected", 4, "0.png, 1.png, 2.png"],
         "'c' is in no training image": ["kept", 2, "validation0.png, test0.png"],
         "'d' occurs only once": ["kept", 1, "test0.png"],
-        "so wide that few rows are left": ["kept", 1, "validation0.png"],
+        "text too small, because the image is so wide": ["kept", 1, "validation0.png"],
         "unreadable": ["rejected", 1, "y.png (why)"],
     }
     assert check(rejected[:0], splits_of(["ab", "ab"]), SHAPE).T.to_dict("list") == {
@@ -42,9 +42,9 @@ def test_check_lists_what_may_be_wrong():
     [
         (["AB", "BA"], {"height": 200, "width": 50}, "taller than wide"),
         (["AB", "BA"], {"lines": 2}, "two lines of text"),
-        (["EB", "ЕB", "EB"], {}, "'Е' is Cyrillic, looks like 'E', which is Latin"),
+        (["EB", "ЕB", "EB"], {}, "'Е' (Cyrillic) looks like 'E' (Latin)"),
         (["AB", "ＡB"], {}, "'Ａ' is 'A' in another width"),
-        (["ו1-a", "אב"], {}, "directions mixed so that a reading can't be told"),
+        (["ו1-a", "אב"], {}, "mixed text directions: the reading order is ambiguous"),
     ],
 )
 def test_a_row_for_each_kind_of_trouble(labels, options, problem):
@@ -72,11 +72,11 @@ MANY = [f"{number * 7919 % 100_000:05}" for number in range(200)]
     ("labels", "options", "shape", "words"),
     [
         (MANY, {}, SHAPE, ["None of the usual causes"]),
-        (MANY, {"lines": 2}, SHAPE, ["100% of the images seem to hold two lines of text: set LINES to 2"]),
-        (MANY, {}, SHAPE._replace(lines=2), ["only 0% of the images seem to hold two lines: set it to 1"]),
+        (MANY, {"lines": 2}, SHAPE, ["100% of the images seem to contain two lines of text: set LINES to 2"]),
+        (MANY, {}, SHAPE._replace(lines=2), ["only 0% of the images seem to contain two lines: set it to 1"]),
         (MANY, {"height": 300, "lines": 2}, SHAPE, ["taller than wide: turn them"]),
         ([f"{label}א" for label in MANY], {}, SHAPE, ["run from right to left"]),
-        ([f"{label}{'EЕ'[n % 2]}" for n, label in enumerate(MANY)], {}, SHAPE, ["50% of the labels hold"]),
+        ([f"{label}{'EЕ'[n % 2]}" for n, label in enumerate(MANY)], {}, SHAPE, ["50% of the labels contain"]),
         ([f"word_{number}" for number in range(200)], {}, SHAPE, ["look like counters"]),
         (MANY[:3] * 70, {}, SHAPE, ["only 3 different labels"]),
         (MANY[:50], {}, SHAPE, ["only 50 images to train with"]),
@@ -93,10 +93,10 @@ def test_causes_are_tested_on_the_data(labels, options, shape, words):
 def test_what_is_learnt_by_heart_is_a_cause():
     nothing, all_of_it = pd.DataFrame({"right": [False]}), pd.DataFrame({"right": [True]})
     (found,) = find_causes(splits_of(MANY), SHAPE, nothing, all_of_it, 60)
-    assert "100% are read: they are learnt by heart" in found
+    assert "100% of the training images are read correctly" in found
 
 
 def test_a_quick_look_is_a_cause():
     nothing = pd.DataFrame({"right": [False] * 20})
     (found,) = find_causes(splits_of([f"{label}א" for label in MANY]), SHAPE, nothing, nothing, 2)
-    assert "trained for 2 epochs only" in found
+    assert "trained for only 2 epochs" in found

@@ -198,7 +198,7 @@ def test_the_last_epoch_is_kept_or_the_best_one_of_a_run_that_ended_early(tmp_pa
     for write in (lambda file: None, lambda file: file.write_bytes(b"half")):
         write(tmp_path / "best.weights.h5")
         assert choose(4) == ([False, False, True], False)
-        assert "not saved whole" in capsys.readouterr().out
+        assert "not saved completely" in capsys.readouterr().out
     best.save_weights(tmp_path / "best.weights.h5")
     assert choose(4) == ([False, True, False], True)
 
@@ -331,5 +331,5 @@ def test_a_start_that_is_none_ends_in_a_sentence(exported, tmp_path):
             fitting.load_start(network, tmp_path / name, "abc")
     image = keras.Input((24, 8, 1), name="image")
     stranger = keras.Model(image, keras.layers.Dense(5, name="conv")(image))
-    with pytest.raises(ValueError, match=r"START .* has no layer that fits\. Set ARCHITECTURE and SIZE"):
+    with pytest.raises(ValueError, match=r"START .* has no layer that fits\. Use the ARCHITECTURE and SIZE"):
         fitting.load_start(stranger, exported, "abc")

@@ -340,7 +340,7 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
         """
     )
     session = begin(80, Reader(texts=["old"] * 80))
-    with pytest.raises(LabellingError, match="Label at least 10 images of different texts beside the random"):
+    with pytest.raises(LabellingError, match="Label at least 10 images of different texts in addition"):
         session.train()
     label_some(session, 30)
     session.every = 1
@@ -360,7 +360,7 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     assert (
         session.upcoming("label")[0]["guess"] == "new" and session.message == "The new model is now in use."
     )
-    with pytest.raises(LabellingError, match="The reader did not start"):
+    with pytest.raises(LabellingError, match="The app did not start"):
         session.serve()  # for there is no app.py
     card = (session.work / "reader" / "README.md").read_text("utf-8")
     assert card.startswith("---\ntitle:") and "captcha" not in card

@@ -339,7 +339,7 @@ def test_a_list_can_be_named_wherever_it_lies(tmp_path):
     for path in ("other.csv", tmp_path / "other.csv", str(tmp_path / "other.csv")):
         assert read(folder, path)[0] == {"a/0.png": "b", "1.png": "c"}
     for path in ("nowhere.csv", "a"):
-        with pytest.raises(DatasetError, match=rf"{path} can't be used \(it is no file\)"):
+        with pytest.raises(DatasetError, match=rf"{path} can't be used \(it is not a file\)"):
             read(folder, path)
 
 
@@ -356,11 +356,11 @@ REFUSED = {
     "several texts": ({"x.csv": "file,text,words\n0.png,a,b\n"}, r"columns \(file, text, words\) several"),
     "other images' names": (
         {"x.csv": HEADER + "a.png,1\nb.png,2\nc.png,3\nd.png,4\n"},
-        r"in its columns filename and label, none is an image's: a.png, b.png, c.png\)",
+        r"no name in its columns filename and label is that of an image: a.png, b.png, c.png\)",
     ),
     "other images' names, no header": (
         {"train.txt": "a.png\t1\nb.png\t2\n"},
-        r"none is an image's: a.png, b.png\)",
+        r"is that of an image: a.png, b.png\)",
     ),
     "header alone": ({"labels.csv": HEADER}, "there are none"),
     "names alone": ({"train.txt": "0.png\n1.png\n"}, "it names images, but gives no labels"),
@@ -380,7 +380,7 @@ REFUSED = {
         {"labels.csv": HEADER.encode() + b"0.png,\x81\n"},
         "labels.csv can't be used .*charmap",
     ),
-    "no text": ({"labels.csv": b"\0\1\2"}, "it is no text"),
+    "no text": ({"labels.csv": b"\0\1\2"}, "it is not text"),
     "no Parquet": ({"labels.parquet": b"PAR1"}, "labels.parquet can't be used"),
     "Excel": ({"labels.xlsx": b"PK"}, "labels.xlsx can't be used"),
     "PPOCRLabel, for detection": (
@@ -388,7 +388,7 @@ REFUSED = {
             "Label.txt": 'x/0.png\t[{"transcription": "A", "points": [[1, 2]]}]\n'
             '1.png\t[]\n2.png\t[{"transcription": "B"}]\n'
         },
-        "it tells where texts are: cut the lines of text out",
+        "it contains bounding boxes: crop the lines of text",
     ),
     "docTR, for detection": (
         {"labels.json": '{"0.png": {"img_dimensions": [9, 9], "polygons": [[[0, 0]]]}}'},
@@ -417,14 +417,14 @@ REFUSED = {
             "words.txt": "#--- words.txt ---#\n" * 3
             + "".join(f"{n % 3} ok {n} 408 768 27 51 AT A{n}\n" for n in range(20))
         },
-        "it tells where texts are",
+        "it contains bounding boxes",
     ),
     "MJSynth": (
         {
             **images("1/115_Lube_45484.png"),
             "annotation_train.txt": "./1/115_Lube_45484.png 45484\n./2/1_x_3.png 3\n" * 5,
         },
-        "its labels count words: set LABEL_FROM",
+        "its labels are word numbers: set LABEL_FROM",
     ),
     "several lines beside an image": ({"0.gt.txt": "a\nb\n"}, "0.gt.txt can't be used"),
 }
@@ -499,7 +499,7 @@ def test_notes_tell_what_was_not_as_usual(tmp_path):
         "line what separates columns, as Excel's files do.",
         "1 names in lists match no image: no.png.",
         "gt.csv isn't used: it names no images.",
-        "Not looked at: 2 .heic, 1 .csv (save HEIC and AVIF as JPEG to have them read).",
+        "Skipped: 2 .heic, 1 .csv (save HEIC and AVIF as JPEG to have them read).",
     ]
     with pytest.raises(DatasetError, match=r"no images in .* \(2 .heic \(save HEIC"):
         find_labels(lay(tmp_path / "x", {"a.heic": "", "b.HEIC": ""}), PATTERN, None)

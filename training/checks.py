@@ -10,7 +10,7 @@ from network import Shape
 from training.labels import are_counters
 from training.writing import find_look_alikes
 
-LEAST_ROWS = 24  # of the input that an image should fill
+LEAST_ROWS = 16  # of the input that an image should fill
 FEW_READ = 0.1  # of the validation split: with less, the training failed
 OFTEN = 0.3  # of the images: with more, something may be why
 FEW_EPOCHS = 10
@@ -43,10 +43,10 @@ def check(rejected: pd.DataFrame, splits: dict[str, pd.DataFrame], shape: Shape)
         is_tall = is_turned(row, shape)
         problems = {
             row.note: bool(row.note),
-            "so wide that few rows are left": fitted_rows < min(LEAST_ROWS, height),
+            "text too small, because the image is so wide": fitted_rows < min(LEAST_ROWS, height),
             "taller than wide": is_tall,
             "two lines of text": row.lines > shape.lines and not is_tall,
-            "directions mixed so that a reading can't be told": reorder(reorder(row.label)) != row.label,
+            "mixed text directions: the reading order is ambiguous": reorder(reorder(row.label)) != row.label,
         }
         for character in sorted(set(row.label)):
             problems[look_alikes.get(character, "")] = character in look_alikes
@@ -101,23 +101,24 @@ def find_causes(
     backwards = labels.map(lambda label: reorder(label) != label).mean()
     knows = learnt["right"].mean()
     causes = {
-        f"It was trained for {epochs} epochs only: leave out EPOCHS.": epochs < FEW_EPOCHS,
-        f"{turned:.0%} of the images are taller than wide: turn them, or cut them up.": turned > OFTEN,
-        f"{two_lines:.0%} of the images seem to hold two lines of text: set LINES to 2.": (
+        f"It was trained for only {epochs} epochs: set EPOCHS to {FEW_EPOCHS} or more.": epochs < FEW_EPOCHS,
+        f"{turned:.0%} of the images are taller than wide: turn them, or cut them into lines.": turned
+        > OFTEN,
+        f"{two_lines:.0%} of the images seem to contain two lines of text: set LINES to 2.": (
             two_lines > OFTEN and shape.lines == 1 and turned <= OFTEN
         ),
-        f"LINES is 2, but only {two_lines:.0%} of the images seem to hold two lines: set it to 1.": (
+        f"LINES is 2, but only {two_lines:.0%} of the images seem to contain two lines: set it to 1.": (
             two_lines < OFTEN and shape.lines == 2
         ),
-        f"{mixed:.0%} of the labels hold letters of one script that look like those of another: write all "
-        "in one.": mixed > OFTEN,
+        f"{mixed:.0%} of the labels contain letters of one script that look like those of another: use "
+        "one script.": mixed > OFTEN,
         "The labels look like counters: check LABEL_FROM and LABEL_PATTERN.": are_counters(list(labels)),
         f"There are only {labels.nunique()} different labels: check that they are the texts in the images.": (
             labels.nunique() < len(labels) / 10
         ),
         f"There are only {count} images to train with: label {FEW_LABELS} or more.": count < FEW_LABELS,
-        f"Of the training images, {knows:.0%} are read: they are learnt by heart, as happens with few "
-        "images or wrong labels.": knows > 1 - OFTEN,
+        f"{knows:.0%} of the training images are read correctly, but almost no validation images: the "
+        "network overfits, which happens with few images or wrong labels.": knows > 1 - OFTEN,
     }
     found = [cause for cause, is_true in causes.items() if is_true]
     if not found and backwards > OFTEN:

@@ -21,8 +21,8 @@ from training.errors import DatasetError
 from training.labels import find_labels
 from training.writing import clean
 
-ROWS, MAX_WIDTH = 48, 1536  # of the input: its rows, always, so that weights fit any data; its most columns
-FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
+ROWS, MAX_WIDTH = 32, 1024  # of the input: its rows, always, so that weights fit any data; its most columns
+FRAMES_PER_CHARACTER = 5 / 3  # at least, for nearly all images
 MAX_STRETCH = 4
 MIN_IMAGES = 10
 
@@ -166,7 +166,7 @@ def scan(
         ValueError: If there are other numbers of lines.
     """
     if lines not in (1, 2):
-        raise ValueError(f"LINES is {lines!r}; set it to 1 or 2, or cut the images up into lines.")
+        raise ValueError(f"LINES is {lines!r}; set it to 1 or 2, or cut the images into lines.")
     table, origin = read_labels(folder, pattern, ignore_case, label_from)
     unopened = table[table["problem"] != ""].assign(detail="")
     table = table[table["problem"] == ""].reset_index(drop=True)
@@ -195,8 +195,8 @@ def scan(
     rejected = pd.concat([unopened, table[table["problem"] != ""]])[["path", "label", "problem", "detail"]]
     if len(kept) < MIN_IMAGES:
         raise DatasetError(
-            f"Only {len(kept)} of {len(table) + len(unopened)} files in {folder} are images with a label of "
-            f"their own; at least {MIN_IMAGES} are needed. "
+            f"Only {len(kept)} of {len(table) + len(unopened)} files in {folder} are images with a usable "
+            f"label; at least {MIN_IMAGES} are needed. "
             f"Rejected: {rejected['problem'].value_counts().to_dict()}. {origin}"
         )
     if kept["label"].nunique() == 1:

@@ -56,7 +56,7 @@ def check_members(members: list[zipfile.ZipInfo]) -> None:
     """
     size = sum(member.file_size for member in members)
     if len(members) > MAX_MEMBERS or size > MAX_BYTES:
-        raise ValueError(f"{len(members):,} files of {size:,} bytes are too much")
+        raise ValueError(f"{len(members):,} files of {size:,} bytes exceed the limit")
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{member.filename!r} is packed in an uncommon way")
@@ -160,7 +160,7 @@ def download_from_hub(name: str, folder: Path) -> None:
     parquets = [path for path in wanted if kinds[path].lower() == ".parquet"]
     if images.isdisjoint(kinds[path].lower() for path in wanted):
         some = ", ".join(sorted({kind or path for path, kind in kinds.items()})[:9])
-        raise DatasetError(f"hf:{name} holds no images, zip archives or Parquet files, only {some}.")
+        raise DatasetError(f"hf:{name} contains no images, zip archives or Parquet files, only {some}.")
     if (size := sum(sizes[path] for path in wanted)) > MAX_BYTES:
         raise DatasetError(f"hf:{name} is too large: {size:,} bytes. Download a part of it by hand.")
     if parquets and (images - {".parquet"}).isdisjoint(kinds[path].lower() for path in wanted):
@@ -268,7 +268,7 @@ def download(
             f"the site answers {status}" if status else "it broke off" if size_of(folder) else "no connection"
         )
         raise DatasetUnreachable(
-            f"{dataset} can't be downloaded ({cause}): check the network, try again later, "
+            f"{dataset} can't be downloaded ({cause}): check your internet connection, try again later, "
             "or download it by hand and give the path to the zip."
         ) from error
 
@@ -336,7 +336,9 @@ def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
             target, fill = folder / f"{name}-{digest}", partial(unpack_parquets, parquets, path)
         elif path.is_file():
             if (size := path.stat().st_size) > MAX_BYTES:
-                raise DatasetError(f"The archive {path.name} is unsafe: {size:,} bytes are too much.")
+                raise DatasetError(
+                    f"{path.name} is too large: {size:,} bytes. Unpack it, and set DATASET to the folder."
+                )
             target, name = folder / f"{path.stem}-{hash_files([path])}", path.name
             fill = partial(fill_and_unpack, partial(unpack, path))
         else:

@@ -176,7 +176,7 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
             model.load_weights(run / "best.weights.h5")
             kept = history["val_loss"].idxmin()
         except OSError:
-            print("The best epoch was not saved whole, so the last one is kept.")
+            print("The best epoch was not saved completely, so the last one is kept.")
     return history.assign(kept=history.index == kept)
 
 
@@ -224,7 +224,7 @@ def load_start(model: keras.Model, start: str | Path, alphabet: str) -> list[str
             taken.append(layer.name)
     if not taken and start != "letters":
         raise ValueError(
-            f"START {source} has no layer that fits. Set ARCHITECTURE and SIZE as they were there."
+            f"START {source} has no layer that fits. Use the ARCHITECTURE and SIZE of that model."
         )
     return taken
 

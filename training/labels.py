@@ -44,7 +44,7 @@ def read_lists(paths: list[Path], names: Names) -> tuple[dict[Path, List], dict[
             found = read_list(path, lambda name, place=path.parent: bool(names.find(name, place)))
             if not any(names.find(name, path.parent) for name, _ in found.pairs):
                 some = show(name for name, _ in found.pairs) or "there are none"
-                raise ListError(f"of the names in its {found.columns}, none is an image's: {some}")
+                raise ListError(f"no name in its {found.columns} is that of an image: {some}")
             lists[path] = found
         except (ValueError, OSError) as error:
             faults[path] = error
@@ -250,7 +250,7 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         notes.append(f"Lists or folders give the splits {some}; set FOLD to choose others.")
     if len(others) > len(used) or left_out:
         skipped = [path for path in others if path not in used]
-        notes.append(f"Not looked at: {describe_kinds(left_out + count_kinds(skipped))}.")
+        notes.append(f"Skipped: {describe_kinds(left_out + count_kinds(skipped))}.")
     labelled = [f"{image.name} is {label!r}" for image, label, _ in rows if label]
     examples = ", ".join(labelled[:: max(1, len(labelled) // 3)][:3]) or f"none in {images[0].name}"
     return Labels(rows, missing, [f"Labels come from {where}: {examples}.", *notes])

@@ -220,9 +220,9 @@ def check_file(path: Path) -> None:
         ListError: If it is no regular file or too large.
     """
     if not path.is_file():  # a pipe or a device might never end
-        raise ListError("it is no file")
+        raise ListError("it is not a file")
     if (size := path.stat().st_size) > MAX_LIST_BYTES:
-        raise ListError(f"{size:,} bytes are too much")
+        raise ListError(f"{size:,} bytes exceed the limit")
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -240,7 +240,7 @@ def decode(content: bytes) -> tuple[str, str]:
             "isn't in UTF-8 and was read as cp1252: check letters with accents",
         )
     if "\0" in text:
-        raise ValueError("it is no text")
+        raise ValueError("it is not text")
     return text, note
 
 
@@ -336,7 +336,9 @@ def read_list(path: Path, is_image: IsImage) -> List:
         if {"\n", "\r", "\t"} & set(label.strip()):
             raise ListError(f"the label of entry {number} has a line break or a tab")
     if sum(bool(POSITIONS.match(label)) for _, label in pairs) > len(pairs) / 2:
-        raise ListError("it tells where texts are: cut the lines of text out, and list these files")
+        raise ListError("it contains bounding boxes: crop the lines of text, and list the crops")
     if pairs and all(WORD_NUMBER.search(f"{name}\n{label}") for name, label in pairs):
-        raise ListError(r'its labels count words: set LABEL_FROM to "name", LABEL_PATTERN to "\d+_(.+)_"')
+        raise ListError(
+            r'its labels are word numbers: set LABEL_FROM to "name", LABEL_PATTERN to "\d+_(.+)_"'
+        )
     return found._replace(pairs=pairs)

@@ -67,8 +67,8 @@ def pretrained(image: keras.KerasTensor, frames: int) -> keras.KerasTensor:
         whole = keras.applications.MobileNetV2((None, None, 3), include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises nothing narrower
         raise ConnectionError(
-            f"The weights of MobileNetV2 can't be downloaded ({error}). Try again with a network, or choose "
-            "another ARCHITECTURE."
+            f"The weights of MobileNetV2 can't be downloaded ({error}). Check your internet "
+            "connection, or choose another ARCHITECTURE."
         ) from error
     blocks = keras.Model(whole.input, whole.get_layer("block_6_expand_relu").output, name="backbone")
     x = layers.Permute((2, 1, 3))(blocks(x / 2))  # (batch, width / 8, height / 8, 192)

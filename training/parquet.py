@@ -54,7 +54,7 @@ def check_columns(end: bytes, name: str) -> None:
         except ValueError as error:
             raise DatasetError(f"{name} can't be used: {error}.") from error
         if not image:
-            raise DatasetError(f"{name} holds no images: its columns are {', '.join(schema.names)}.")
+            raise DatasetError(f"{name} contains no images: its columns are {', '.join(schema.names)}.")
 
 
 def find_classes(schema: pa.Schema, column: str) -> list[str]:
@@ -95,7 +95,7 @@ def unpack_parquet(path: Path, folder: Path, max_images: int, max_bytes: int) ->
                             size += len(content["bytes"])
                         number += 1
                         if number > max_images or size > max_bytes:
-                            raise ValueError(f"{number:,} images of {size:,} bytes are too much")
+                            raise ValueError(f"{number:,} images of {size:,} bytes exceed the limit")
     except (pa.ArrowException, OSError, ValueError) as error:
         if getattr(error, "errno", None):  # the disk's; those of a broken file have none
             raise

@@ -93,10 +93,11 @@ def summarise(results: dict[str, Any]) -> str:
     losses = ", ".join(f"{metrics[name]:.4f}" for name in ("loss", "val_loss", "test_loss"))
     start = results["start"]
     before = (
-        f"{start['name']}; with it, {start['val_exact_match']:.1%} of the validation split were read right"
+        f"`{start['name']}`; before any training on these labels, they read "
+        f"{start['val_exact_match']:.1%} of the validation split correctly"
     )
     if results["start_from"]:
-        before += "; it may have learnt from what is in the test split now"
+        before += "; what they were trained on may include images of this test split"
     rejected = sum(results["rejected"].values())
     rows = {
         "data set": f"{results['dataset']}: {results['images']:,} images, {rejected:,} files rejected",
@@ -105,10 +106,10 @@ def summarise(results: dict[str, Any]) -> str:
         "exact match on the test split": f"{metrics['exact_match']:.2%}: {right} of {split['test']}, "
         f"95% interval {low:.1%} to {high:.1%}",
         "character error rate (CER)": f"{metrics['cer']:.2%}",
-        "loss, val_loss, test loss": losses,
+        "CTC loss: training (augmented), validation, test": losses,
         "training on labelled images": f"{results['epochs']} epochs in {results['seconds']:.0f} s on "
         f"{results['machine']}",
-        "start": before,
+        "starting weights": before,
         "network": f"{results['parameters']:,} parameters, `ocr_model` {results['model_bytes'] / 1e6:.2f} MB",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -101,7 +101,7 @@ def publish(book: nbformat.NotebookNode, root: Path) -> bool:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.run", description=__doc__.splitlines()[0])
-    help = "a parameter of study.ipynb, any number of times"
+    help = "set a parameter of study.ipynb; may be repeated"
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=help)
     notebook = ROOT / "study.ipynb"
     parameters = read_parameters(notebook, parser.parse_args().p)

@@ -58,7 +58,7 @@ def find_look_alikes(characters: set[str]) -> dict[str, str]:
         first, *others = [character for character in group if character in characters] or [""]
         for other in others:
             scripts = [unicodedata.name(character).split()[0].title() for character in (first, other)]
-            found[other] = f"{other!r} is {scripts[1]}, looks like {first!r}, which is {scripts[0]}"
+            found[other] = f"{other!r} ({scripts[1]}) looks like {first!r} ({scripts[0]})"
     for character in characters:
         if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
             plain = unicodedata.normalize("NFKC", character)

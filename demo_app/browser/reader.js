@@ -70,7 +70,7 @@ async function load() {
     const about = metadata(new Uint8Array(file));
     return { ...about, ort, session: await ort.InferenceSession.create(file) };
   } catch (error) {
-    throw new Error(`The model can't be loaded (${error.message}): export it again, or copy it anew.`);
+    throw new Error(`The model can't be loaded (${error.message}): export or copy it again.`);
   }
 }
 
