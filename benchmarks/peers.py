@@ -199,9 +199,9 @@ def measure_peers(name: str, splits: dict[str, Any], network: Path, folder: Path
     return [*rows, {"reader": "tutorial", "seconds": epochs[-1][0]} | row]
 
 
-def measure_ours(name: str) -> dict[str, Any]:
+def measure_ours(name: str, splits: dict[str, Any]) -> dict[str, Any]:
     """Read a set with the model of `labels.py`."""
-    splits, size = read_splits(name), max(labels.SETS[name][1])
+    size = max(labels.SETS[name][1])
     folder = run_folder(labels.run_name(name, size, SEED))
     if not (folder / "report" / "results.json").exists():
         raise FileNotFoundError(f"There is no model of {name} in {folder}. Run labels.py, then this again.")
@@ -224,9 +224,8 @@ def main() -> None:
 
     labels.draw_missing(WORK)
     network, rows = Path(sys.argv[1]).resolve(), []
-    names = [name for name in labels.SETS if name not in LEFT_OUT]
-    for name in names:  # for hours; kept as long as the splits are the same
-        splits = read_splits(name)
+    sets = {name: read_splits(name) for name in labels.SETS if name not in LEFT_OUT}
+    for name, splits in sets.items():  # for hours; kept as long as the splits are the same
         folder = WORK / "peers" / f"{digest(pd.concat(splits.values()))[:12]} {network.stem}"
         folder.mkdir(parents=True, exist_ok=True)
         done = folder / "peers.json"
@@ -235,7 +234,7 @@ def main() -> None:
         for row in json.loads(done.read_text()):
             rows.append({"set": name} | row)
             print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
-    rows += [{"set": name} | measure_ours(name) for name in names]
+    rows += [{"set": name} | measure_ours(name, splits) for name, splits in sets.items()]
     beta = next(row["settings"] for row in rows if row["reader"] == "ddddocr") == ["True"]
     parameters = {
         "ddddocr": count_parameters(package("ddddocr") / ("common.onnx" if beta else "common_old.onnx")),

@@ -29,7 +29,7 @@ def main() -> None:
         ]
         seconds = np.cumsum(history["seconds"]).tolist()
         rows["CustomOCR"].append(list(zip(seconds, history["val_exact_match"], strict=True)))
-        epochs = tutorial.measure(run_folder(f"race-tutorial-{seed}.json"), GOAL, SEED=seed)["epochs"]
+        epochs = tutorial.measure(run_folder(f"race-tutorial-{seed}.json"), seed, GOAL)
         rows["tutorial recipe"].append([row[:2] for row in epochs])
         rows["tutorial recipe, early stopping"].append([row[:2] for row in tutorial.stop_early(epochs)])
         print(
