@@ -47,7 +47,7 @@ study: $(VENV)/env
 start: $(VENV)/env
 	npm install --prefix training/start --no-package-lock --no-audit --no-fund --ignore-scripts
 	PYTHONPATH=demo_app $(BIN)/python -m training.letters work/letters 300000
-	$(BIN)/python -m training.run -p DATASET work/letters -p START random -p EPOCHS 10 -p BATCH_SIZE 64 \
+	$(BIN)/python -m training.run -p DATASET work/letters -p START random -p EPOCHS 16 -p BATCH_SIZE 64 \
 		-p AUGMENTATION 0.3 -p EXAMPLES synthetic -p OUTPUT training/start -p REPORT work/start
 
 # For example: make label DATASET=../mine PARAMETERS="-p LINES 2"

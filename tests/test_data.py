@@ -46,7 +46,7 @@ def test_scan_keeps_each_image_once_and_says_what_it_rejects(drawn, tmp_path):
     (folder / "notes.txt").write_text("not an image at all")
     Image.new("L", (60, 20), 7).save(folder / "blank.png")
     table, rejected, shape = scan(folder, "(.+)")
-    assert shape == (32, 128, 1, 1.0, 1) and shape.frames == 32
+    assert shape == (32, 192, 1, 1.5, 1) and shape.frames == 48
     assert sorted(table["label"]) == sorted(p.stem for p in drawn.iterdir() if p != path)
     assert rejected["problem"].value_counts().to_dict() == {
         "copy of another file": 29,
@@ -206,19 +206,19 @@ def test_colour_is_kept_where_grey_would_lose_the_text(tmp_path):
 @pytest.mark.parametrize(
     ("size", "label", "expected"),
     [
-        ((72, 24), "abcd", (32, 96, 1, 1)),
-        ((28, 28), "7", (32, 32, 1, 1)),
-        ((640, 480), "12-34", (32, 44, 1, 1)),
-        ((600, 50), "a line of text", (32, 384, 1, 1)),
-        ((2000, 40), "a long line of text", (32, 1024, 1, 1)),
-        ((90, 30), "aabbccddee12", (32, 116, 1, 85 / 72)),
+        ((72, 24), "abcd", (32, 144, 1, 1.5)),
+        ((28, 28), "7", (32, 48, 1, 1.5)),
+        ((640, 480), "12-34", (32, 64, 1, 1.5)),
+        ((600, 50), "a line of text", (32, 576, 1, 1.5)),
+        ((2000, 40), "a long line of text", (32, 1536, 1, 1.5)),
+        ((90, 30), "aabbccddee12", (32, 172, 1, 85 / 48)),
     ],
 )
 def test_the_shape_follows_from_images_and_labels(size, label, expected):
     table = pd.DataFrame({"width": size[0], "height": size[1], "label": [label] * 5, "grey": 1.0})
     shape = choose_shape(table, None)
     assert shape[:3] == expected[:3] and shape.stretch == pytest.approx(expected[3], abs=0.01)
-    assert shape.frames >= 5 / 3 * frames_needed(label) - 1
+    assert shape.frames >= 2.5 * frames_needed(label) - 1
 
 
 def test_only_one_or_two_lines(drawn):
@@ -334,5 +334,5 @@ def test_the_digest_tells_data_by_labels_images_and_order_alone():
 def test_the_real_archive_has_each_image_once(tmp_path):
     table, rejected, shape = scan(fetch(str(ARCHIVE), tmp_path, 0)[0], "(.+)")
     assert len(table) == 963 and set(rejected["problem"]) == {"copy of another file"}
-    assert shape == (32, 128, 1, 1.0, 1)
+    assert shape == (32, 192, 1, 1.5, 1)
     assert "".join(sorted(set("".join(table["label"])))) == ALPHABET

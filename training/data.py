@@ -21,9 +21,9 @@ from training.errors import DatasetError
 from training.labels import find_labels
 from training.writing import clean
 
-ROWS, MAX_WIDTH = 32, 1024  # of the input: its rows, always, so that weights fit any data; its most columns
-FRAMES_PER_CHARACTER = 5 / 3  # at least, for nearly all images
-MAX_STRETCH = 4
+ROWS, MAX_WIDTH = 32, 1536  # of the input: its rows, always, so that weights fit any data; its most columns
+FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
+MIN_STRETCH, MAX_STRETCH = 1.5, 4  # fewer frames read few labels worse; fewer rows don't
 MIN_IMAGES = 10
 
 
@@ -122,15 +122,15 @@ def measure_all(paths: list[str]) -> list[dict[str, Any]]:
 def choose_shape(table: pd.DataFrame, colour: bool | None, lines: int = 1) -> Shape:
     """Choose the input's shape for a table of images with `label` and what `measure` gives.
 
-    The input is as wide as nearly all images are when they are as high as it. Where labels are so long that
-    frames would be few, images are stretched. Colour is kept where grey would lose the text, unless `colour`
-    says what to do.
+    The input is as wide as nearly all images are when they are as high as it and stretched: by half, or
+    further where labels are so long that frames would be few. Colour is kept where grey would lose the text,
+    unless `colour` says what to do.
     """
     heights, widths = Shape(0, 0, 1, 1, lines).line_size(table["height"], table["width"])
     natural = widths / heights * ROWS
     crowding = FRAMES_PER_CHARACTER * STRIDE * table["label"].map(frames_needed).astype(int) / natural
     # Not the largest: one wrong label or one banner is not to make the input large for all.
-    stretch = float(np.clip(crowding.quantile(0.98, interpolation="lower"), 1, MAX_STRETCH))
+    stretch = float(np.clip(crowding.quantile(0.98, interpolation="lower"), MIN_STRETCH, MAX_STRETCH))
     columns = min((natural * stretch).quantile(0.98, interpolation="lower"), MAX_WIDTH)
     if colour is None:
         colour = (table["grey"] < 0.3).mean() > 0.02

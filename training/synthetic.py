@@ -183,7 +183,7 @@ def images_like(
     Args:
         rows: Columns `label`, `height` and `width`.
         char_to_num: The characters of the texts.
-        shape: Of the network's input: images get its height and channels, and its width is the most.
+        shape: Of the network's input: images get its channels, and are no finer than its columns.
         max_length: Of the labels, in characters.
         count: How many images.
         varied: Whether each has a look of its own, or all of them that of the default data set.
@@ -212,9 +212,9 @@ def images_like(
                 text = text[:-1]
             text = " ".join(text.split()) or characters[0]
             height, width = shape.line_size(row.height, row.width)
-            columns = width * shape.height / height
-            scale = min(1, shape.width / (columns * shape.stretch))
-            height, width = max(8, round(shape.height * scale)), max(4, round(columns * scale))
+            scale = min(shape.height / height, shape.width / width / shape.stretch)  # to fit the input
+            fine = min(1, scale * shape.stretch)  # no finer than the image or the input's columns
+            height, width = max(8, round(height * fine)), max(4, round(width * fine))
             shown = set_line(change_case(text, rng) if one_case else text, glyph_of, able)
             if varied or not drawable(MONO).issuperset(shown):
                 image = render_varied(shown, rng, height, width)
