@@ -42,7 +42,7 @@ SETS: dict[str, tuple[str, str, list[list[str]]]] = {  # data set, LABEL_PATTERN
 }
 SEEDS = (1, 2, 3, 4, 5)
 ORDERS = ("least sure", "random")
-TRAIN_AT = (60, 80, 110, 150, 210, 300, 450, 700, 1000)  # labels
+TRAIN_AT = (60, 80, 110, 150, 300, 700)  # labels
 ENOUGH = 0.99  # of all labels
 MANY, ANSWERS = 100_000, 500
 

@@ -55,7 +55,8 @@ def test_both_runtimes_read_alike():
     heavy, light = (ocr.Recognizer(runtime=runtime).read_batch(images) for runtime in ("tensorflow", "onnx"))
     assert [reading.text for reading in light] == [reading.text for reading in heavy]
     for ours, theirs in zip(light, heavy, strict=True):
-        np.testing.assert_allclose(ours.frames, theirs.frames, atol=1e-4)
+        # Resized pixels differ by up to 1e-4, and an undecided frame multiplies that.
+        np.testing.assert_allclose(ours.frames, theirs.frames, atol=5e-4)
 
 
 def test_without_tensorflow_the_onnx_file_is_read(monkeypatch):
