@@ -65,7 +65,7 @@ def start_and_kill(moment: str, rng: np.random.Generator) -> bool:
 
 
 def runs_that_ended() -> list[Path]:
-    """Find the folders of ended runs on the labelled images: the one on synthetic images keeps its backup."""
+    """Find the folders of ended runs: they have no backup any more."""
     return [run for run in FOLDER.glob("work/runs/*") if not (run / "backup").exists()]
 
 

@@ -1,6 +1,6 @@
 """Two machines, here two processes, that train together: one is killed, both go on.
 
-`python benchmarks/machines.py` runs the notebook on both, kills the one that isn't the chief after ten
+`python benchmarks/machines.py` runs the notebook on both, kills the one that isn't the chief after five
 epochs, starts both again with the same parameters, and writes `machines.json`.
 """
 
@@ -18,7 +18,7 @@ import psutil
 from runs import DATASET, ROOT, WORK, cluster, write
 
 FOLDER = WORK / "machines"
-KILL_AFTER = 10  # epochs on the labelled images
+KILL_AFTER = 5  # epochs
 
 
 def start() -> list[subprocess.Popen]:
@@ -47,11 +47,9 @@ def start() -> list[subprocess.Popen]:
 
 
 def epochs_done() -> int:
-    """Count the epochs on the labelled images."""
+    """Count the epochs."""
     logs = [log for log in (FOLDER / "work" / "runs").glob("*/log.csv") if log.stat().st_size]
-    if len(logs) < 2:  # the first is that of the synthetic images
-        return 0
-    return len(pd.read_csv(max(logs, key=lambda log: log.stat().st_mtime)))
+    return max((len(pd.read_csv(log)) for log in logs), default=0)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from training.writing import find_look_alikes
 LEAST_ROWS = 16  # of the input that an image should fill
 FEW_READ = 0.1  # of the validation split: with less, the training failed
 OFTEN = 0.3  # of the images: with more, something may be why
-FEW_EPOCHS = 10
+LEAST_EPOCHS = 4
 FEW_LABELS = 100  # from which a network learns little
 
 
@@ -101,7 +101,7 @@ def find_causes(
     backwards = labels.map(lambda label: reorder(label) != label).mean()
     knows = learnt["right"].mean()
     causes = {
-        f"It was trained for only {epochs} epochs: set EPOCHS to {FEW_EPOCHS} or more.": epochs < FEW_EPOCHS,
+        f"It was trained for only {epochs} epochs: let EPOCHS be None.": epochs < LEAST_EPOCHS,
         f"{turned:.0%} of the images are taller than wide: turn them, or cut them into lines.": turned
         > OFTEN,
         f"{two_lines:.0%} of the images seem to contain two lines of text: set LINES to 2.": (

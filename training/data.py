@@ -23,7 +23,7 @@ from training.writing import clean
 
 ROWS, MAX_WIDTH = 32, 1536  # of the input: its rows, always, so that weights fit any data; its most columns
 FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
-MIN_STRETCH, MAX_STRETCH = 1.5, 4  # fewer frames read few labels worse; fewer rows don't
+MIN_STRETCH, MAX_STRETCH = 1.5, 4  # few labels need the frames, not more rows
 MIN_IMAGES = 10
 
 
@@ -122,9 +122,9 @@ def measure_all(paths: list[str]) -> list[dict[str, Any]]:
 def choose_shape(table: pd.DataFrame, colour: bool | None, lines: int = 1) -> Shape:
     """Choose the input's shape for a table of images with `label` and what `measure` gives.
 
-    The input is as wide as nearly all images are when they are as high as it and stretched: by half, or
-    further where labels are so long that frames would be few. Colour is kept where grey would lose the text,
-    unless `colour` says what to do.
+    Images are scaled to the input's height and stretched by half, or further where labels are so long that
+    frames would be few. The input is wide enough for nearly all of them, up to `MAX_WIDTH`. Colour is kept
+    where grey would lose the text, unless `colour` says what to do.
     """
     heights, widths = Shape(0, 0, 1, 1, lines).line_size(table["height"], table["width"])
     natural = widths / heights * ROWS

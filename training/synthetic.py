@@ -176,14 +176,15 @@ def images_like(
     varied: bool,
     seed: int,
 ) -> tf.data.Dataset:
-    """Draw images as long and as wide as those of a table; each time the same ones.
+    """Draw images as high and as wide as those of a table, or smaller; each time the same ones.
 
     Half of the texts are the beginning of one label with the end of another one; the others are random.
 
     Args:
         rows: Columns `label`, `height` and `width`.
         char_to_num: The characters of the texts.
-        shape: Of the network's input: images get its channels, and are no finer than its columns.
+        shape: Of the network's input: images get its channels, and are no wider than the columns that they
+            will fill.
         max_length: Of the labels, in characters.
         count: How many images.
         varied: Whether each has a look of its own, or all of them that of the default data set.
@@ -213,7 +214,7 @@ def images_like(
             text = " ".join(text.split()) or characters[0]
             height, width = shape.line_size(row.height, row.width)
             scale = min(shape.height / height, shape.width / width / shape.stretch)  # to fit the input
-            fine = min(1, scale * shape.stretch)  # no finer than the image or the input's columns
+            fine = min(1, scale * shape.stretch)  # no more pixels than there are, or columns to fill
             height, width = max(8, round(height * fine)), max(4, round(width * fine))
             shown = set_line(change_case(text, rng) if one_case else text, glyph_of, able)
             if varied or not drawable(MONO).issuperset(shown):
