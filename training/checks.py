@@ -13,7 +13,7 @@ from training.writing import find_look_alikes
 LEAST_ROWS = 16  # of the input that an image should fill
 FEW_READ = 0.1  # of the validation split: with less, the training failed
 OFTEN = 0.3  # of the images: with more, something may be why
-LEAST_EPOCHS = 4
+LEAST_EPOCHS = 4  # of a run whose EPOCHS is None
 FEW_LABELS = 100  # from which a network learns little
 
 

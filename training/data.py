@@ -23,7 +23,7 @@ from training.writing import clean
 
 ROWS, MAX_WIDTH = 32, 1536  # of the input: its rows, always, so that weights fit any data; its most columns
 FRAMES_PER_CHARACTER = 2.5  # at least, for nearly all images
-MIN_STRETCH, MAX_STRETCH = 1.5, 4  # few labels need the frames, not more rows
+MIN_STRETCH, MAX_STRETCH = 1.5, 4  # more frames read better where labels are few
 MIN_IMAGES = 10
 
 

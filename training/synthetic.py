@@ -213,8 +213,8 @@ def images_like(
                 text = text[:-1]
             text = " ".join(text.split()) or characters[0]
             height, width = shape.line_size(row.height, row.width)
-            scale = min(shape.height / height, shape.width / width / shape.stretch)  # to fit the input
-            fine = min(1, scale * shape.stretch)  # no more pixels than there are, or columns to fill
+            # No more pixels than the image has, or than columns of the input that it fills.
+            fine = min(1, shape.fitted_size(height, width)[1] / width)
             height, width = max(8, round(height * fine)), max(4, round(width * fine))
             shown = set_line(change_case(text, rng) if one_case else text, glyph_of, able)
             if varied or not drawable(MONO).issuperset(shown):
