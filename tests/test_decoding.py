@@ -11,10 +11,11 @@ def collapse(path):
     return tuple(label for label, _ in itertools.groupby(path) if label != decoding.BLANK)
 
 
+@pytest.mark.parametrize("spread", [0.3, 0.05])  # the less, the more frames are nearly certain
 @pytest.mark.parametrize("lengths", [(0, 5), (2, 3), (3, 3), (5, 5)])
-def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths):
+def test_decode_and_align_agree_with_all_paths_counted_one_by_one(lengths, spread):
     rng = np.random.default_rng(0)
-    frames = rng.dirichlet([0.3] * 3, size=(40, 5)).astype(np.float32)  # 5 frames, 2 characters
+    frames = rng.dirichlet([spread] * 3, size=(40, 5)).astype(np.float32)  # 5 frames, 2 characters
     labels, confidences = decoding.decode(frames, lengths)
     alignments = decoding.align(frames, labels)
     for row in range(len(frames)):
@@ -40,6 +41,13 @@ def test_few_frames_of_few_characters_are_searched(frame_count, classes):
     labels, (confidence,) = decoding.decode(frames, [1, 1])
     assert labels.shape[1] <= frame_count
     assert 0 <= confidence <= 1
+
+
+def test_only_blanks_are_searched():
+    frames = np.eye(3, dtype=np.float32)[[0, 0, 0, 0]]
+    label_ids, chances = decoding.search(frames)
+    assert label_ids.shape == (1, 0)
+    assert chances == pytest.approx([1])
 
 
 @pytest.mark.parametrize(("label", "frames"), [("", 0), ("a", 1), ("abab", 4), ("aab", 4), ("aaa", 5)])
