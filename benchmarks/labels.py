@@ -2,7 +2,8 @@
 
 `python benchmarks/labels.py` runs the notebook with no other parameters than the data set, its pattern, its
 lines and the split, for five draws of each number of labelled images. After each run it writes `labels.json`
-and `docs/images/labels.png`; it goes on where it stopped.
+and `docs/images/labels.png`; it goes on where it stopped. The times are those of the first draw, during which
+the machine must do nothing else.
 """
 
 import re

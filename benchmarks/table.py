@@ -99,7 +99,7 @@ def labelling() -> str:
     for row in content["sets"]:
         first, other = row["least sure"], row["random"]
         needed = (f"{statistics.median(order['labels']):.0f}" for order in (first, other))
-        seconds = first["seconds"][0] or [0]
+        seconds = first["seconds"][0]
         rows.append(
             (
                 f"`{row['set']}`",
@@ -107,7 +107,7 @@ def labelling() -> str:
                 str(len(first["labels"])),
                 *needed,
                 f"{statistics.median(first['keys']) / row['typing']:.0%}",
-                f"{statistics.median(seconds):.0f} s",
+                f"{statistics.median(seconds):.0f} s" if seconds else "none",
             )
         )
     latency = content["latency"]

@@ -43,6 +43,13 @@ def test_few_frames_of_few_characters_are_searched(frame_count, classes):
     assert 0 <= confidence <= 1
 
 
+def test_a_blank_separates_equal_characters_in_the_search():
+    frames = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0, 1, 0]]
+    label_ids, chances = decoding.search(frames)
+    assert label_ids.tolist() == [[1, 1]]
+    assert chances == pytest.approx([1])
+
+
 def test_only_blanks_are_searched():
     frames = np.eye(3, dtype=np.float32)[[0, 0, 0, 0]]
     label_ids, chances = decoding.search(frames)
