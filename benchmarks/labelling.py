@@ -2,7 +2,8 @@
 
 `python benchmarks/labelling.py` drives the page's own logic, without a browser, on each set five times: in
 the order in which it asks, and in a random one. A training runs at each number of `TRAIN_AT`. It takes many
-hours, goes on where it stopped, and writes `labelling.json` and `docs/images/labelling.png` after each set.
+hours, and writes `labelling.json` and `docs/images/labelling.png` after each set. It keeps what an earlier
+run of the same code has written, and goes on after it.
 """
 
 import hashlib
@@ -169,32 +170,18 @@ def measure_latency() -> dict[str, float]:
     }
 
 
-def once(name: str, work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401, a function and what it takes
-    """Do something unless its result is there already."""
-    code = b"".join(path.read_bytes() for path in sorted((ROOT / "label_app").glob("*.py")))
-    path = run_folder(f"labelling-{hashlib.sha256(code).hexdigest()[:8]}-{name}.json")
-    if not path.exists():
-        content = json.dumps(work(*arguments))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def thin(curve: list[list[float]]) -> list[list[float]]:
     """Keep about 200 points of a curve, and its last."""
     return [*curve[: -1 : 1 + len(curve) // 200], curve[-1]]
 
 
-def describe(name: str, draws: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Put together the draws of a set in each order."""
-    first = draws[ORDERS[0]][0]
-    row = {"set": name, "images": first["images"], "typing": first["typing"]}
-    for order, some in draws.items():
-        last = np.array([draw["curve"][-1] for draw in some])
-        row[order] = dict(zip(("labels", "corrected", "keys", "right"), last.T.tolist(), strict=True))
-        row[order]["seconds"] = [list(draw["trainings"].values()) for draw in some]
-        row[order]["curves"] = [thin(draw["curve"]) for draw in some]
-    return row
+def add(row: dict[str, Any], order: str, session: dict[str, Any]) -> None:
+    """Add a session to what a set's row has of an order."""
+    row |= {"images": session["images"], "typing": session["typing"]}
+    last = dict(zip(("labels", "corrected", "keys", "right"), session["curve"][-1], strict=True))
+    last |= {"seconds": [*session["trainings"].values()], "curves": thin(session["curve"])}
+    for key, value in last.items():
+        row[order].setdefault(key, []).append(value)
 
 
 def draw_curves(row: dict[str, Any]) -> None:
@@ -213,25 +200,35 @@ def draw_curves(row: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run all, and draw the curve of the first set."""
+    """Run all sessions that `labelling.json` lacks, and draw the curve of the first set."""
     draw_missing(WORK)
-    latency = once("latency", measure_latency)
-    print(f"next image: {latency['median_ms']:.0f} ms, 99% in {latency['p99_ms']:.0f} ms", flush=True)
-    draws = {name: {order: [] for order in ORDERS} for name in SETS}
-    for seed in SEEDS:
-        for name, orders in draws.items():
-            for order, some in orders.items():
-                some.append(once(f"{name}-{seed}-{order}", simulate, name, seed, order))
-                labels, corrected, keys, right = some[-1]["curve"][-1]
+    page = b"".join(path.read_bytes() for path in sorted((ROOT / "label_app").glob("*.py")))
+    code = f"{run_folder('').name} {hashlib.sha256(page).hexdigest()[:12]}"
+    file = ROOT / "benchmarks" / "labelling.json"
+    written = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"code": ""}
+    rows = {name: {"set": name} | {order: {} for order in ORDERS} for name in SETS}
+    if written["code"] == code:
+        latency = written["latency"]
+        rows |= {row["set"]: row for row in written["sets"]}
+    else:
+        latency = measure_latency()
+    for draw, seed in enumerate(SEEDS):
+        for name, row in rows.items():
+            if len(row[ORDERS[0]].get("labels", [])) > draw:
+                continue
+            for order in ORDERS:
+                session = simulate(name, seed, order)
+                add(row, order, session)
+                labels, corrected, keys, right = session["curve"][-1]
                 print(
-                    f"draw {seed}, {name}, {order}: {right:.1%} of {some[-1]['images']:,} labels right after "
+                    f"draw {seed}, {name}, {order}: {right:.1%} of {row['images']:,} labels right after "
                     f"{labels} labels, {corrected} of them typed or corrected, with "
-                    f"{keys / some[-1]['typing']:.1%} of the keys",
+                    f"{keys / row['typing']:.1%} of the keys",
                     flush=True,
                 )
-            rows = [describe(name, orders) for name, orders in draws.items() if orders[ORDERS[-1]]]
-            write("labelling", {"sets": rows, "latency": latency})
-            draw_curves(rows[0])
+            some = [row for row in rows.values() if "images" in row]
+            write("labelling", {"code": code, "sets": some, "latency": latency})
+            draw_curves(some[0])
 
 
 if __name__ == "__main__":

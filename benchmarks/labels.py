@@ -2,17 +2,18 @@
 
 `python benchmarks/labels.py` runs the notebook with no other parameters than the data set, its pattern, its
 lines and the split, for five draws of each number of labelled images. After each run it writes `labels.json`
-and `docs/images/labels.png`; it goes on where it stopped. The times are those of the first draw, during which
-the machine must do nothing else.
+and `docs/images/labels.png`. It keeps the rows of an earlier run of the same code, and goes on after them.
+The times are those of the first draw, during which the machine must do nothing else.
 """
 
+import json
 import re
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from drawn_sets import draw_missing
-from runs import ARCHIVE, ROOT, WORK, run, write
+from runs import ARCHIVE, ROOT, WORK, run, run_folder, write
 
 SEEDS = (1, 2, 3, 4, 5)
 WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
@@ -42,27 +43,37 @@ def run_with(name: str, size: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run all draws and draw the curves."""
+    """Run all draws that `labels.json` lacks, and draw the curves."""
     draw_missing(WORK)
-    results = {(name, size): [] for name, (_, sizes) in SETS.items() for size in sizes}
-    for seed in SEEDS:
-        for (name, size), some in results.items():
-            some.append(run_with(name, size, seed))
-            match = some[-1]["metrics"]["exact_match"]
+    code = run_folder("").name
+    written = json.loads((ROOT / "benchmarks" / "labels.json").read_text(encoding="utf-8"))
+    earlier = written["rows"] if written["code"] == code else []
+    keys = [(name, size) for name, (_, sizes) in SETS.items() for size in sizes]
+    rows = {(name, size): {"set": name, "labels": size} for name, size in keys}
+    rows |= {(row["set"], row["labels"]): row for row in earlier}
+    for draw, seed in enumerate(SEEDS):
+        for (name, size), row in rows.items():
+            if len(row.get("test", [])) > draw:
+                continue
+            result = run_with(name, size, seed)
+            for key, value in measured(result).items():
+                row.setdefault(key, []).append(value)
+            match = result["metrics"]["exact_match"]
             print(f"draw {seed}, {name}, {size} labels: exact match {match:.2%}", flush=True)
-            rows = [describe(*key, some) for key, some in results.items() if some]
-            write("labels", {"rows": rows})
-            draw_curves(rows)
+            some = [row for row in rows.values() if "test" in row]
+            write("labels", {"code": code, "rows": some})
+            draw_curves(some)
 
 
-def describe(name: str, size: int, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put together what the draws of a data set gave with a number of labels."""
-    row = {"set": name, "labels": size, "test": [result["split"]["test"] for result in results]}
-    for metric in ("exact_match", "cer", "sure", "sure_and_right"):
-        row[metric] = [result["metrics"][metric] for result in results]
-    row["before"] = [result["start"]["val_exact_match"] for result in results]
-    row["seconds"] = [result["notebook_seconds"] for result in results]
-    return row
+def measured(result: dict[str, Any]) -> dict[str, Any]:
+    """Take what is compared from the results of a run."""
+    metrics = ("exact_match", "cer", "sure", "sure_and_right")
+    return {
+        "test": result["split"]["test"],
+        **{metric: result["metrics"][metric] for metric in metrics},
+        "before": result["start"]["val_exact_match"],
+        "seconds": result["notebook_seconds"],
+    }
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> None:

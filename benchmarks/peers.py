@@ -1,8 +1,8 @@
 """What people use instead, on the test images of the first draw of `labels.py`.
 
 Three ready-made readers, as PyPI or Debian has them: Tesseract, ddddocr, and RapidOCR with the recogniser of
-PP-OCR that it ships. Their settings are chosen on up to 100 validation images. Two recipes learn from the
-same labels as CustomOCR: the tutorial's (see `tutorial.py`) and, for short codes, fast-plate-ocr's.
+PP-OCR that it ships. Their settings are chosen on up to 100 validation images. Two recipes for short codes,
+the tutorial's (see `tutorial.py`) and fast-plate-ocr's, learn from the same labels as CustomOCR.
 
 It needs an environment of its own: `pip install -r env/requirements.txt rapidocr ddddocr pytesseract
 "fast-plate-ocr[train]"`, then `pip install "tensorflow-cpu<2.19" "onnx<1.19"`, because ONNX lacks an
@@ -194,9 +194,10 @@ def measure_peers(name: str, splits: dict[str, Any], network: Path, folder: Path
         seconds = time.perf_counter() - start
         rows.append(measure(fast_plate_ocr, splits["test"], alphabet, plates) | {"seconds": seconds})
         rows[-1]["parameters"] = count_parameters(next(plates.rglob("best.onnx")))
-    epochs, texts = tutorial.train(splits, SEED)
-    row = compare(texts, splits["test"], alphabet)
-    return [*rows, {"reader": "tutorial", "seconds": epochs[-1][0]} | row]
+        epochs, texts = tutorial.train(splits, SEED)
+        row = compare(texts, splits["test"], alphabet)
+        rows.append({"reader": "tutorial", "seconds": epochs[-1][0]} | row)
+    return rows
 
 
 def measure_ours(name: str, splits: dict[str, Any]) -> dict[str, Any]:
