@@ -7,7 +7,6 @@ run of the same code has written, and goes on after it.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -21,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from drawn_sets import draw_missing
 from rapidfuzz.distance import Levenshtein
-from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write
+from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write, written
 
 from label_app.app import START, work_of
 from label_app.labelling import Labelling
@@ -204,12 +203,11 @@ def main() -> None:
     draw_missing(WORK)
     page = b"".join(path.read_bytes() for path in sorted((ROOT / "label_app").glob("*.py")))
     code = f"{run_folder('').name} {hashlib.sha256(page).hexdigest()[:12]}"
-    file = ROOT / "benchmarks" / "labelling.json"
-    written = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"code": ""}
+    earlier = written("labelling")
     rows = {name: {"set": name} | {order: {} for order in ORDERS} for name in SETS}
-    if written["code"] == code:
-        latency = written["latency"]
-        rows |= {row["set"]: row for row in written["sets"]}
+    if earlier.get("code") == code:
+        latency = earlier["latency"]
+        rows |= {row["set"]: row for row in earlier["sets"]}
     else:
         latency = measure_latency()
     for draw, seed in enumerate(SEEDS):

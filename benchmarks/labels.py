@@ -6,14 +6,13 @@ and `docs/images/labels.png`. It keeps the rows of an earlier run of the same co
 The times are those of the first draw, during which the machine must do nothing else.
 """
 
-import json
 import re
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from drawn_sets import draw_missing
-from runs import ARCHIVE, ROOT, WORK, run, run_folder, write
+from runs import ARCHIVE, ROOT, WORK, run, run_folder, write, written
 
 SEEDS = (1, 2, 3, 4, 5)
 WORDS = {"DATASET": str(ARCHIVE.with_name("words-200x60.zip")), "LABEL_PATTERN": ".*_(.+)"}
@@ -46,11 +45,11 @@ def main() -> None:
     """Run all draws that `labels.json` lacks, and draw the curves."""
     draw_missing(WORK)
     code = run_folder("").name
-    written = json.loads((ROOT / "benchmarks" / "labels.json").read_text(encoding="utf-8"))
-    earlier = written["rows"] if written["code"] == code else []
+    earlier = written("labels")
     keys = [(name, size) for name, (_, sizes) in SETS.items() for size in sizes]
     rows = {(name, size): {"set": name, "labels": size} for name, size in keys}
-    rows |= {(row["set"], row["labels"]): row for row in earlier}
+    if earlier.get("code") == code:
+        rows |= {(row["set"], row["labels"]): row for row in earlier["rows"]}
     for draw, seed in enumerate(SEEDS):
         for (name, size), row in rows.items():
             if len(row.get("test", [])) > draw:

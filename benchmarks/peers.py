@@ -10,7 +10,7 @@ It needs an environment of its own: `pip install -r env/requirements.txt rapidoc
 operation that fast-plate-ocr's networks take from a newer TensorFlow. It also needs Debian's `tesseract-ocr`
 and, as its argument, a network from the folder `models` of fast-plate-ocr's repository, as in
 `python benchmarks/peers.py cct_s_v2.yaml`. It goes on where it stopped. At the end it reads with the models
-of `labels.py`, which must have run by then, and writes `peers.json`.
+that `labels.py` trains in its first draw, and writes `peers.json`.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ from typing import Any
 
 import labels
 import numpy as np
-from runs import ROOT, WORK, run_folder, write
+from runs import WORK, run_folder, write, written
 
 Reader = Callable[[str], str]  # from the path of an image to its text
 SEED = labels.SEEDS[0]
@@ -211,7 +211,10 @@ def measure_ours(name: str, splits: dict[str, Any]) -> dict[str, Any]:
     size = max(labels.SETS[name][1])
     folder = run_folder(labels.run_name(name, size, SEED))
     if not (folder / "report" / "results.json").exists():
-        raise FileNotFoundError(f"There is no model of {name} in {folder}. Run labels.py, then this again.")
+        command = f"import labels; labels.run_with({name!r}, {size}, {SEED})"
+        raise FileNotFoundError(
+            f"There is no model in {folder}. Run this in the project's environment: {command}"
+        )
     run = labels.run_with(name, size, SEED)
     row = measure(custom_ocr, splits["test"], alphabet_of(splits), folder / "app")
     seconds, facts = run["notebook_seconds"], {"test": len(splits["test"]), "labels": size}
@@ -232,15 +235,14 @@ def main() -> None:
     labels.draw_missing(WORK)
     network, rows = Path(sys.argv[1]).resolve(), []
     sets = {name: read_splits(name) for name in labels.SETS if name not in LEFT_OUT}
-    file = ROOT / "benchmarks" / "peers.json"
-    written = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    earlier = written("peers").get("rows", [])
     for name, splits in sets.items():  # for hours; kept as long as the splits are the same
         key = f"{digest(pd.concat(splits.values()))[:12]} {network.stem}"
         folder = WORK / "peers" / key
         folder.mkdir(parents=True, exist_ok=True)
         done = folder / "peers.json"
         if not done.exists():
-            others = [row for row in written if row.get("splits") == key]
+            others = [row for row in earlier if row.get("splits") == key]
             done.write_text(json.dumps(others or measure_peers(name, splits, network, folder)))
         for row in json.loads(done.read_text()):
             rows.append({"set": name, "splits": key} | row)

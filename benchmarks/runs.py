@@ -140,6 +140,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def load(name: str) -> dict[str, Any]:
+    """Load a benchmark's JSON."""
+    return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def written(name: str) -> dict[str, Any]:
+    """Load what an earlier run of a benchmark has written; nothing if there was none."""
+    try:
+        return load(name)
+    except FileNotFoundError:
+        return {}
+
+
 def write(name: str, content: dict[str, Any]) -> None:
     """Write a benchmark's JSON beside its script."""
     text = json.dumps(content | {"machine": machine()}, indent=2)

@@ -6,12 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from runs import ROOT
-
-
-def load(name: str) -> dict[str, Any]:
-    """Load a benchmark's JSON."""
-    return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+from runs import ROOT, load
 
 
 def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
