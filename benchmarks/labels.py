@@ -3,7 +3,7 @@
 `python benchmarks/labels.py` runs the notebook with no other parameters than the data set, its pattern, its
 lines and the split, for five draws of each number of labelled images. After each run it writes `labels.json`
 and `docs/images/labels.png`. It keeps the rows of an earlier run of the same code, and goes on after them.
-The times are those of the first draw, during which the machine must do nothing else.
+It measures times, so the machine must do nothing else.
 """
 
 import re
