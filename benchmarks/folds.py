@@ -53,7 +53,7 @@ def main() -> None:
     for name in paths:
         if (label := name.partition(".")[0]) in DOUBTFUL:
             read = titles.get(name, f"{label} read as labelled")
-            titles[name] = f"{read}; perhaps {DOUBTFUL[label]}"
+            titles[name] = f"{read}\nperhaps {DOUBTFUL[label]}"
     figure = draw_images([open_image(paths[name]) for name in titles], [*titles.values()])
     figure.savefig(runs.ROOT / "docs" / "images" / "folds.png", dpi=120, bbox_inches="tight")
     plt.close(figure)

@@ -9,11 +9,15 @@ from typing import Any
 from runs import ROOT, load
 
 
+def grid(rows: list[tuple[str, ...]]) -> str:
+    """Make a table of rows of cells, the first its head."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:]))
+
+
 def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
     """Make a table of rows of cells, the first its head, and name the machine below."""
-    rows = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     note = f"{machine['cores']} cores of an {machine['processor']}, TensorFlow {machine['tensorflow']}."
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", note])
+    return f"{grid(rows)}\n\n{note}"
 
 
 def benchmarks() -> str:
@@ -67,7 +71,7 @@ def labels() -> str:
     """Make the table of all data sets by the number of labels."""
     content = load("labels")
     head = ("images", "labels", "test", "draws", "exact match", "CER")
-    rows = [(*head, "sure", "right if sure", "before the first label", "time")]
+    rows = [(*head, "sure", "right if sure", "before training", "time")]
     for row in content["rows"]:
         sure, test = sum(row["sure"]), sum(row["test"])
         rows.append(
@@ -81,7 +85,7 @@ def labels() -> str:
                 f"{sure / test:.0%}",
                 f"{sum(row['sure_and_right']) / sure:.2%}" if sure else "",
                 f"{statistics.median(row['before']):.0%}",
-                f"{row['seconds'][0]:.0f} s",
+                f"{statistics.median(row['seconds']):.0f} s",
             )
         )
     return markdown(rows, content["machine"])
@@ -90,7 +94,7 @@ def labels() -> str:
 def labelling() -> str:
     """Make the table of labelling with the model's help."""
     content = load("labelling")
-    rows = [("set", "images", "draws", "least sure first", "random order", "keystrokes", "training")]
+    rows = [("set", "images", "draws", "answers", "answers, random order", "keystrokes", "training")]
     for row in content["sets"]:
         first, other = row["least sure"], row["random"]
         needed = (f"{statistics.median(order['labels']):.0f}" for order in (first, other))
@@ -123,18 +127,32 @@ READERS = {
 }
 
 
+def by_set(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Give, for each set of images, the rows by their readers."""
+    sets = {}
+    for row in rows:
+        sets.setdefault(row["set"], {})[row["reader"]] = row
+    return sets
+
+
 def peers() -> str:
     """Make the table of exact matches of all readers."""
     content = load("peers")
-    sets = {}
-    for row in content["rows"]:
-        sets.setdefault(row["set"], {})[row["reader"]] = row
     rows = [("images", "labels", "test", *READERS.values())]
-    for name, some in sets.items():
+    for name, some in by_set(content["rows"]).items():
         first = some["custom_ocr"]
         cells = (f"{some[reader]['exact_match']:.1%}" if reader in some else "" for reader in READERS)
         rows.append((name, f"{first['labels']:,}", f"{first['test']:,}", *cells))
     return markdown(rows, content["machine"])
+
+
+def kinds() -> str:
+    """Make the readme's table of kinds of images."""
+    rows = [("images", "labels", "CustomOCR", "PP-OCR")]
+    for name, some in by_set(load("peers")["rows"]).items():
+        cells = (f"{some[reader]['exact_match']:.0%}" for reader in ("custom_ocr", "rapidocr"))
+        rows.append((name, f"{some['custom_ocr']['labels']:,}", *cells))
+    return grid(rows)
 
 
 def peers_cost() -> str:
@@ -275,7 +293,7 @@ def fuzz() -> str:
             "input type",
             "inputs",
             "read",
-            "refused with a sentence",
+            "refused with a message",
             "outside the limits",
             "most time",
             "most memory",
@@ -331,7 +349,7 @@ def under_load() -> str:
         ("refused because too many were waiting", f"{content['busy']:,}"),
         ("median, 99th percentile", f"{content['median_ms']:.0f} ms, {content['p99_ms']:.0f} ms"),
         (
-            "memory of the app in the first and in the last tenth of that time",
+            "memory of the app, first and last tenth of that time",
             f"{content['first_tenth_mb']} MB, {content['last_tenth_mb']} MB",
         ),
         (
@@ -347,7 +365,7 @@ def under_load() -> str:
     rows += [
         (f"slowest reading of the {content['crowd']}", f"{content['crowd_right_slowest_ms'] / 1000:.1f} s"),
         (
-            "one client alone, median, before all that and after",
+            "one client alone, median, before and after",
             f"{content['alone_before_ms']:.0f} ms, {content['alone_after_ms']:.0f} ms",
         ),
     ]
@@ -359,8 +377,8 @@ def start() -> str:
     about = json.loads((ROOT / "training/start/ocr_model/assets.extra/about.json").read_text("utf-8"))
     return (
         f"They were trained on {about['split']['train']:,} synthetic images and know "
-        f"{len(about['alphabet'])} classes of characters. Of {about['split']['test']:,} more such images, "
-        f"many of them hard to read on purpose, they read {about['exact_match']:.1%} without a mistake, with "
+        f"{len(about['alphabet'])} classes of characters. Of {about['split']['test']:,} further such images, "
+        f"many deliberately hard to read, they read {about['exact_match']:.1%} without a mistake, with "
         f"a character error rate of {about['cer']:.1%}."
     )
 
@@ -382,12 +400,13 @@ def faults() -> str:
         ),
         ("exact match of the interrupted run", f"{content['exact_match']:.2%}"),
         ("exact match of uninterrupted runs", matches),
-        ("test readings of the two of these with the same seed", same),
+        ("test readings of the two uninterrupted runs with the same seed", same),
     ]
     return markdown(rows, content["machine"])
 
 
 PAGES = {  # their tables, by the markers around them
+    "readme.md": {"kinds": kinds},
     "docs/benchmarks.md": {
         "benchmarks": benchmarks,
         "labels": labels,
