@@ -248,7 +248,8 @@ def main() -> None:
             rows.append({"set": name, "splits": key} | row)
             print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
     rows += [{"set": name} | measure_ours(name, splits) for name, splits in sets.items()]
-    beta = next(row["settings"] for row in rows if row["reader"] == "ddddocr") == ["True"]
+    plates = {row["reader"]: row for row in rows if row["set"] == "photographed number plates"}
+    beta = plates["ddddocr"]["settings"] == ["True"]
     parameters = {
         "ddddocr": count_parameters(package("ddddocr") / ("common.onnx" if beta else "common_old.onnx")),
         "rapidocr": count_parameters(next((package("rapidocr") / "models").glob("*rec*.onnx"))),

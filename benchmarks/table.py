@@ -55,7 +55,7 @@ def benchmarks() -> str:
             f"{serving['clients_images_per_second']:.0f}",
             "",
         ),
-        ("a zip of 1,000 images through the page's API, s", f"{serving['thousand_images_seconds']:.1f}", ""),
+        ("a zip of 1,000 images over HTTP, s", f"{serving['thousand_images_seconds']:.1f}", ""),
         ("parameters", *(f"{speed['parameters'][name]:,}" for name in ("ours", "tutorial"))),
     ]
     return markdown(rows, speed["machine"])
