@@ -19,8 +19,9 @@ import httpx
 import matplotlib.pyplot as plt
 import numpy as np
 from drawn_sets import draw_missing
+from labels import SETS
 from rapidfuzz.distance import Levenshtein
-from runs import ARCHIVE, DATASET, ROOT, WORK, free_port, run_folder, running, write, written
+from runs import DATASET, ROOT, WORK, free_port, run_folder, running, write, written
 
 from label_app.app import START, work_of
 from label_app.labelling import Labelling
@@ -28,18 +29,7 @@ from training.fetching import fetch
 from training.labels import PATTERN, find_labels
 from training.writing import clean
 
-SHARED = ARCHIVE.parent
-SETS: dict[str, tuple[str, str, list[list[str]]]] = {  # data set, LABEL_PATTERN, parameters of the trainings
-    "captcha-version-2-images": (DATASET, PATTERN, []),
-    "worqhat-72x24": (str(SHARED / "worqhat-72x24.zip"), PATTERN, []),
-    "words-200x60": (str(SHARED / "words-200x60.zip"), ".*_(.+)", []),
-    "plates-mixed": (str(SHARED / "plates-mixed.zip"), PATTERN, []),
-    "receipts": (str(SHARED / "receipts.zip"), PATTERN, []),
-    "oldprint": (str(SHARED / "oldprint.zip"), PATTERN, []),
-    "captcha-ruankao": (str(SHARED / "captcha-ruankao.zip"), PATTERN, []),
-    "lines": (str(WORK / "lines"), PATTERN, []),
-    "plates": (str(WORK / "plates"), PATTERN, [["LINES", "2"]]),
-}
+LEFT_OUT = ("the same, words never seen", "drawn words in Hebrew")
 SEEDS = (1, 2, 3, 4, 5)
 ORDERS = ("least sure", "random")
 TRAIN_AT = (60, 80, 110, 150, 300, 700)  # labels
@@ -49,9 +39,9 @@ MANY, ANSWERS = 100_000, 500
 
 def unlabel(name: str, seed: int, folder: Path) -> dict[str, str]:
     """Copy a set's images, each once, under names that say nothing; return the labels by these names."""
-    dataset, pattern, _ = SETS[name]
+    source, _ = fetch(SETS[name][0].get("DATASET", DATASET), WORK / "data", 0)
     truth, seen = {}, set()
-    for path, label, _ in find_labels(fetch(dataset, WORK / "data", 0)[0], pattern, None).rows:
+    for path, label, _ in find_labels(source, SETS[name][0].get("LABEL_PATTERN", PATTERN), None).rows:
         content = path.read_bytes()
         if label and (digest := hashlib.sha256(content).digest()) not in seen:
             seen.add(digest)
@@ -108,7 +98,8 @@ def simulate(name: str, seed: int, order: str) -> dict[str, Any]:
         folder = Path(place, "images")
         folder.mkdir()
         truth = unlabel(name, seed, folder)
-        session = Labelling(folder, START, Path(place, "work"), SETS[name][2])
+        lines = [["LINES", str(SETS[name][0].get("LINES", 1))]]
+        session = Labelling(folder, START, Path(place, "work"), lines)
         labels = corrected = keys = 0
         curve, trainings = [], {}
         wait(session, lambda: is_read(session))
@@ -170,8 +161,8 @@ def measure_latency() -> dict[str, float]:
 
 
 def thin(curve: list[list[float]]) -> list[list[float]]:
-    """Keep about 200 points of a curve, and its last."""
-    return [*curve[: -1 : 1 + len(curve) // 200], curve[-1]]
+    """Keep about 50 points of a curve, and its last: keystrokes, and the share of labels that are right."""
+    return [[keys, right] for *_, keys, right in (*curve[: -1 : 1 + len(curve) // 50], curve[-1])]
 
 
 def add(row: dict[str, Any], order: str, session: dict[str, Any]) -> None:
@@ -183,28 +174,34 @@ def add(row: dict[str, Any], order: str, session: dict[str, Any]) -> None:
         row[order].setdefault(key, []).append(value)
 
 
-def draw_curves(row: dict[str, Any]) -> None:
-    """Draw how the labels of a set become right, over keystrokes."""
-    figure, axis = plt.subplots(figsize=(7, 3.5))
-    for order, colour in zip(ORDERS, ("C0", "C1"), strict=True):
-        for number, curve in enumerate(row[order]["curves"]):
-            _, _, keys, right = np.transpose(curve)
-            label = f"with the model's help, {order} first" if order != "random" else "the same, random order"
-            axis.plot(keys, 100 * right, colour, alpha=0.6, label=None if number else label)
-    axis.plot([0, row["typing"]], [0, 100], "k--", label="typing all labels")
-    axis.set(xlabel="keystrokes", ylabel="labels of all images that are right, %", ylim=(-3, 103))
-    axis.legend()
-    figure.savefig(ROOT / "docs" / "images" / "labelling.png", dpi=120, bbox_inches="tight")
+def draw_curves(rows: list[dict[str, Any]]) -> None:
+    """Draw how the labels of each set become right, over keystrokes."""
+    figure, axes = plt.subplots(3, 3, figsize=(11, 8), sharey=True, layout="constrained")
+    for axis, row in zip(axes.flat, rows, strict=False):
+        for order, label in zip(ORDERS, ("least sure first", "random order"), strict=True):
+            for curve in row[order]["curves"]:
+                keys, right = 100 * np.transpose(curve)
+                axis.plot(keys / row["typing"], right, f"C{ORDERS.index(order)}", alpha=0.7, label=label)
+        axis.plot([0, 100], [0, 100], "k--", label="typing all labels")
+        axis.set(title=row["set"], xlim=(0, 100), ylim=(0, 102))
+    lines = {line.get_label(): line for line in axes.flat[0].lines}
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=len(lines))
+    for axis in axes.flat[len(rows) :]:
+        axis.axis("off")
+    figure.supxlabel("keystrokes, % of those for typing all labels")
+    figure.supylabel("labels that are right, typed or guessed, %")
+    figure.savefig(ROOT / "docs" / "images" / "labelling.png", dpi=100)
     plt.close(figure)
 
 
 def main() -> None:
-    """Run all sessions that `labelling.json` lacks, and draw the curve of the first set."""
+    """Run all sessions that `labelling.json` lacks, and draw the curves."""
     draw_missing(WORK)
     page = b"".join(path.read_bytes() for path in sorted((ROOT / "label_app").glob("*.py")))
     code = f"{run_folder('').name} {hashlib.sha256(page).hexdigest()[:12]}"
     earlier = written("labelling")
-    rows = {name: {"set": name} | {order: {} for order in ORDERS} for name in SETS}
+    names = [name for name in SETS if name not in LEFT_OUT]
+    rows = {name: {"set": name} | {order: {} for order in ORDERS} for name in names}
     if earlier.get("code") == code:
         latency = earlier["latency"]
         rows |= {row["set"]: row for row in earlier["sets"]}
@@ -226,7 +223,7 @@ def main() -> None:
                 )
             some = [row for row in rows.values() if "images" in row]
             write("labelling", {"code": code, "sets": some, "latency": latency})
-            draw_curves(some[0])
+            draw_curves(some)
 
 
 if __name__ == "__main__":

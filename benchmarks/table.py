@@ -94,14 +94,14 @@ def labels() -> str:
 def labelling() -> str:
     """Make the table of labelling with the model's help."""
     content = load("labelling")
-    rows = [("set", "images", "draws", "answers", "answers, random order", "keystrokes", "training")]
+    rows = [("images", "number", "draws", "answers", "answers, random order", "keystrokes", "training")]
     for row in content["sets"]:
         first, other = row["least sure"], row["random"]
         needed = (f"{statistics.median(order['labels']):.0f}" for order in (first, other))
         seconds = first["seconds"][0]
         rows.append(
             (
-                f"`{row['set']}`",
+                row["set"],
                 f"{row['images']:,}",
                 str(len(first["labels"])),
                 *needed,
