@@ -18,6 +18,7 @@ import numpy as np
 from folders import find_images
 from formats import Format
 from images import ImageError, open_image
+from network import lay_side_by_side
 from ocr import ModelError, Reading
 from PIL import Image
 
@@ -80,6 +81,7 @@ class Labelling:
         if not folder.is_dir():
             raise LabellingError(f"There is no folder {folder}. Check DATASET, and unpack an archive first.")
         self.folder, self.work, self.parameters = folder, work, parameters
+        self.lines = 2 if ["LINES", "2"] in parameters else 1
         self.file, self.changed = LabelFile(folder), threading.Condition()
         self.names: list[str] = []
         self.numbers: dict[str, int] = {}
@@ -476,8 +478,14 @@ class Labelling:
                     self.changed.wait(1)
                     continue
             images = [self._open(number, recognizer.channels) for number in numbers]
-            readings = list(recognizer.read_each(images, form))
-            lines = recognizer.shape.lines
+            lines = max(self.lines, recognizer.shape.lines)
+            to_read = images
+            if lines > recognizer.shape.lines:  # the first model reads one line
+                to_read = [
+                    image if isinstance(image, ImageError) else lay_side_by_side(image[np.newaxis])[0]
+                    for image in images
+                ]
+            readings = list(recognizer.read_each(to_read, form))
             seen = [
                 None if isinstance(reading, ImageError) else _look_at(image, reading, lines)
                 for image, reading in zip(images, readings, strict=True)
@@ -516,13 +524,15 @@ def _is_plain(name: str) -> bool:
 def _mark(reading: Reading, width: int, lines: int) -> list[dict[str, float]]:
     """Say where doubtful characters stand: `at` in the text, -1 if unclear; else in shares of the image."""
     from_left = "".join(character.text for character in reading.characters)
+    # From 1 on in a second line that was laid beside the first one.
     centres = [(character.left + character.right) / 2 / width for character in reading.characters]
     gap = min(float(np.median(np.abs(np.diff(centres)))), 0.3) if len(centres) > 1 else 0.3
     marks = []
     for number, character in enumerate(reading.characters):
         if character.confidence < DOUBTFUL:
             at = {reading.text: number, reading.text[::-1]: len(from_left) - 1 - number}.get(from_left, -1)
-            left, top = max(0, centres[number] - gap / 2), character.line / lines
+            line, centre = divmod(centres[number], 1)
+            left, top = max(0, centre - gap / 2), (character.line + line) / lines
             box = {"left": left, "width": gap, "top": top, "height": 1 / lines}
             marks.append({"at": at} | {name: round(share, 4) for name, share in box.items()})
     return marks

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_sets import draw_plates
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import Shape
@@ -21,6 +22,7 @@ from runs import ROOT
 
 from label_app import labelling, models
 from label_app.answers import FileLock, Label, LabelFile, LabellingError
+from label_app.app import START
 from label_app.labelling import Labelling
 from training.data import read_labels, split
 from training.labels import PATTERN, find_labels
@@ -401,6 +403,17 @@ def test_doubtful_characters_are_marked_where_they_stand():
     assert [mark["at"] for mark in turned] == [2, 0]
     mixed = labelling._mark(Reading("badc", 0.1, False, tuple(characters), np.zeros(0)), 80, 1)
     assert [mark["at"] for mark in mixed] == [-1, -1]
+    below = labelling._mark(Reading("abcd", 0.1, False, tuple(characters), np.zeros(0)), 40, 2)
+    assert [(mark["left"], mark["top"]) for mark in below] == [(0.4, 0), (0.4, 0.5)]
+
+
+def test_the_first_model_guesses_two_lines_too(tmp_path):
+    draw_plates(tmp_path / "images", 10)
+    session = Labelling(tmp_path / "images", START, tmp_path / "work", [["LINES", "2"]])
+    settle(session)
+    session.close()
+    guesses = [text for text, _ in session.guesses]
+    assert sum(guess == Path(name).stem for guess, name in zip(guesses, session.names, strict=True)) >= 5
 
 
 def test_answers_of_several_windows_are_all_kept(begin):
