@@ -42,25 +42,24 @@ def recognizer():
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
-def test_the_readme_s_api_lines_run_as_they_stand(shipped_app, tmp_path):
+def test_the_api_lines_of_the_readme_and_the_docs_run_as_they_stand(shipped_app, tmp_path):
     shutil.copy(EXAMPLE, tmp_path / "image.png")
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         archive.write(EXAMPLE, "image.png")
-    readme = (ROOT / "readme.md").read_text(encoding="utf-8").partition("**Over HTTP**")[2]
-    lines = re.search(r"  ```bash\n(.*?)  ```", readme, re.DOTALL)[1].strip().splitlines()
-    commands = [shlex.split(line.replace(ADDRESS, shipped_app.rstrip("/"))) for line in lines]
-    answers = [json.loads(subprocess.check_output(command, cwd=tmp_path)) for command in commands]
-    one, many, fitting = answers
-    assert fitting["text"] == EXAMPLE.stem and fitting["fits"] is True
+
+    def run(line):
+        command = shlex.split(line.replace(ADDRESS, shipped_app.rstrip("/")))
+        return json.loads(subprocess.check_output(command, cwd=tmp_path))
+
+    (line,) = re.findall(r"`(curl .+?)`", (ROOT / "readme.md").read_text(encoding="utf-8"))
+    one = run(line)
     assert one["text"] == EXAMPLE.stem and one["sure"] is True
+    lines = re.findall(r"(?m)^curl .+", (ROOT / "docs" / "http.md").read_text(encoding="utf-8"))
+    *others, many = map(run, lines)
+    for line, answer in zip(lines, others, strict=False):
+        assert {"text", "confidence"} <= set(answer[0] if isinstance(answer, list) else answer), line
     assert [row["file"] for row in many] == ["image.png", "many.zip/image.png"]
     assert {row["text"] for row in many} == {EXAMPLE.stem}
-    for line in re.findall(
-        r"^curl .+", (ROOT / "docs" / "http.md").read_text(encoding="utf-8"), re.MULTILINE
-    ):
-        command = shlex.split(line.replace(ADDRESS, shipped_app.rstrip("/")))
-        answer = json.loads(subprocess.check_output(command, cwd=tmp_path))
-        assert {"text", "confidence"} <= set(answer[0] if isinstance(answer, list) else answer), line
 
 
 @pytest.mark.parametrize(
