@@ -35,7 +35,8 @@ from runs import WORK, run_folder, write, written
 
 Reader = Callable[[str], str]  # from the path of an image to its text
 SEED = labels.SEEDS[0]
-CODES = ("CAPTCHA Images v2", "photographed number plates")  # for which recipes were written
+PLATES = "photographed number plates"
+CODES = ("CAPTCHA Images v2", PLATES)  # for which recipes were written
 LEFT_OUT = ("drawn plates with two lines", "drawn words in Hebrew")  # the ready-made readers know neither
 SLOTS = {"img_height": 64, "img_width": 192, "keep_aspect_ratio": True, "interpolation": "cubic"}
 
@@ -248,8 +249,8 @@ def main() -> None:
             rows.append({"set": name, "splits": key} | row)
             print(f"{name}, {row['reader']}: {row['exact_match']:.1%}, CER {row['cer']:.1%}", flush=True)
     rows += [{"set": name} | measure_ours(name, splits) for name, splits in sets.items()]
-    plates = {row["reader"]: row for row in rows if row["set"] == "photographed number plates"}
-    beta = plates["ddddocr"]["settings"] == ["True"]
+    settings = {row["reader"]: row.get("settings") for row in rows if row["set"] == PLATES}
+    beta = settings["ddddocr"] == ["True"]
     parameters = {
         "ddddocr": count_parameters(package("ddddocr") / ("common.onnx" if beta else "common_old.onnx")),
         "rapidocr": count_parameters(next((package("rapidocr") / "models").glob("*rec*.onnx"))),

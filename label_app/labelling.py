@@ -18,7 +18,6 @@ import numpy as np
 from folders import find_images
 from formats import Format
 from images import ImageError, open_image
-from network import lay_side_by_side
 from ocr import ModelError, Reading
 from PIL import Image
 
@@ -81,7 +80,6 @@ class Labelling:
         if not folder.is_dir():
             raise LabellingError(f"There is no folder {folder}. Check DATASET, and unpack an archive first.")
         self.folder, self.work, self.parameters = folder, work, parameters
-        self.lines = 2 if ["LINES", "2"] in parameters else 1
         self.file, self.changed = LabelFile(folder), threading.Condition()
         self.names: list[str] = []
         self.numbers: dict[str, int] = {}
@@ -113,7 +111,8 @@ class Labelling:
         try:  # that of an earlier session
             self.recognizer, self.is_trained = load_model(work / "reader"), True
         except ModelError:
-            self.recognizer, self.is_trained = load_model(model), False
+            lines = 2 if dict(parameters).get("LINES") == "2" else 1
+            self.recognizer, self.is_trained = load_model(model, lines), False
         self.round, self.is_open = 1, True
         self._learn_alphabet()
         self.thread = threading.Thread(target=self._read_on, daemon=True)
@@ -478,14 +477,8 @@ class Labelling:
                     self.changed.wait(1)
                     continue
             images = [self._open(number, recognizer.channels) for number in numbers]
-            lines = max(self.lines, recognizer.shape.lines)
-            to_read = images
-            if lines > recognizer.shape.lines:  # the first model reads one line
-                to_read = [
-                    image if isinstance(image, ImageError) else lay_side_by_side(image[np.newaxis])[0]
-                    for image in images
-                ]
-            readings = list(recognizer.read_each(to_read, form))
+            readings = list(recognizer.read_each(images, form))
+            lines = recognizer.shape.lines
             seen = [
                 None if isinstance(reading, ImageError) else _look_at(image, reading, lines)
                 for image, reading in zip(images, readings, strict=True)
@@ -524,15 +517,13 @@ def _is_plain(name: str) -> bool:
 def _mark(reading: Reading, width: int, lines: int) -> list[dict[str, float]]:
     """Say where doubtful characters stand: `at` in the text, -1 if unclear; else in shares of the image."""
     from_left = "".join(character.text for character in reading.characters)
-    # From 1 on in a second line that was laid beside the first one.
     centres = [(character.left + character.right) / 2 / width for character in reading.characters]
     gap = min(float(np.median(np.abs(np.diff(centres)))), 0.3) if len(centres) > 1 else 0.3
     marks = []
     for number, character in enumerate(reading.characters):
         if character.confidence < DOUBTFUL:
             at = {reading.text: number, reading.text[::-1]: len(from_left) - 1 - number}.get(from_left, -1)
-            line, centre = divmod(centres[number], 1)
-            left, top = max(0, centre - gap / 2), (character.line + line) / lines
+            left, top = max(0, centres[number] - gap / 2), character.line / lines
             box = {"left": left, "width": gap, "top": top, "height": 1 / lines}
             marks.append({"at": at} | {name: round(share, 4) for name, share in box.items()})
     return marks
