@@ -119,12 +119,10 @@ def test_a_wrong_data_set_ends_in_its_sentence(repository):
     (repository / "demo_app").rmdir()
     shutil.copytree(ROOT / "demo_app", repository / "demo_app", ignore=shutil.ignore_patterns("ocr_model"))
     shutil.copy(ROOT / "study.ipynb", repository)
-    before = os.times().children_user
     status, lines = run(repository, "-p", "DATASET", "nowhere")
     assert status == 1 and not [line for line in lines if "Traceback" in line]
     assert lines[-2].startswith("DatasetError: There is no data set 'nowhere': give ") and lines[-1] == ""
     assert lines[-3] == f"{repository / 'work' / 'study.ipynb'} is the notebook up to the cell that failed."
-    assert os.times().children_user - before < 10  # seconds, of a processor: others may be at work, too
 
 
 def test_only_bugs_keep_their_traceback():
