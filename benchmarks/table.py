@@ -85,7 +85,7 @@ def labels() -> str:
                 f"{sure / test:.0%}",
                 f"{sum(row['sure_and_right']) / sure:.2%}" if sure else "",
                 f"{statistics.median(row['before']):.0%}",
-                f"{statistics.median(row['seconds']):.0f} s",
+                f"{statistics.median(row['seconds']):.0f} s" if row["seconds"] else "",
             )
         )
     return markdown(rows, content["machine"])
