@@ -9,15 +9,11 @@ from typing import Any
 from runs import ROOT, load
 
 
-def grid(rows: list[tuple[str, ...]]) -> str:
-    """Make a table of rows of cells, the first its head."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:]))
-
-
 def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
     """Make a table of rows of cells, the first its head, and name the machine below."""
+    rows = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     note = f"{machine['cores']} cores of an {machine['processor']}, TensorFlow {machine['tensorflow']}."
-    return f"{grid(rows)}\n\n{note}"
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", note])
 
 
 def benchmarks() -> str:
@@ -148,15 +144,14 @@ def peers() -> str:
 
 
 def kinds() -> str:
-    """Make the readme's table of kinds of images."""
-    rows = [("images", "training labels", "test images", "CustomOCR", "PP-OCR")]
-    for name, some in by_set(load("peers")["rows"]).items():
-        if name.startswith("the same"):  # as the row above, in more detail than a first look needs
-            continue
-        cells = (f"{some[reader]['exact_match']:.0%}" for reader in ("custom_ocr", "rapidocr"))
-        ours = some["custom_ocr"]
-        rows.append((name, f"{ours['labels']:,}", f"{ours['test']:,}", *cells))
-    return grid(rows)
+    """Say in the readme how well scans and photographs are read."""
+    sets = by_set(load("peers")["rows"])
+    scans = ("photographed number plates", "words and lines of receipts", "lines of books, 1476 to 1509")
+    texts = []
+    for name in scans:
+        ours, theirs = (sets[name][reader]["exact_match"] for reader in ("custom_ocr", "rapidocr"))
+        texts.append(f"{ours:.0%} of {name} ({theirs:.0%})")
+    return f"{'; '.join(texts)}."
 
 
 def peers_cost() -> str:
