@@ -25,7 +25,7 @@ from decoding import BLANK, align, are_usual, decode, probability, reorder, sear
 from folders import NotLookedAt, describe_kinds, find_images, open_path
 from formats import Format, FormatError
 from images import SUFFIXES, ImageError, ImageSource, open_image
-from network import ModelError, Shape, load_network
+from network import ModelError, Shape, lay_side_by_side, load_network
 from tqdm import tqdm
 
 VERSION = "1.0.0"  # of CustomOCR
@@ -186,6 +186,7 @@ class Recognizer:
         folder: Holds `ocr_model`, `char_to_num` and `num_to_char`, and may hold `ocr_model.onnx`.
         runtime: "tensorflow" or "onnx"; None takes what the environment variable `RUNTIME` says, else
             TensorFlow where it is installed.
+        lines: Of text in each image. A model for one line then reads two, laid side by side.
 
     Raises:
         ModelError: If a file is missing or not as `MANIFEST` says, or they are not of one export, or
@@ -200,7 +201,10 @@ class Recognizer:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str] = Path(__file__).parent, runtime: str | None = None
+        self,
+        folder: str | os.PathLike[str] = Path(__file__).parent,
+        runtime: str | None = None,
+        lines: int = 1,
     ) -> None:
         self.folder = Path(folder)
         if (self.folder / "new_export").is_dir():  # an export that is being swapped in: whole and newer
@@ -218,7 +222,10 @@ class Recognizer:
             self.about = _load_about(self.folder / "ocr_model" / "assets.extra" / "about.json")
             self.shape = Shape(**self.about["shape"])
             self.channels = self.shape.channels
-            self._serve = load_network(self.folder, self.shape, runtime)
+            self._serve = network = load_network(self.folder, self.shape, runtime)
+            if lines > self.shape.lines:
+                self.shape = self.shape._replace(lines=lines)
+                self._serve = lambda images: network(lay_side_by_side(images))
             # The first call is slow, so it is made here.
             classes = self._serve(np.full([1, 40, 120, self.channels], 255, np.uint8)).shape[-1]
             if describe_files(self.folder) != files:

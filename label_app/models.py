@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-from network import load_network
 from ocr import ModelError, Recognizer
 from page import REPOSITORY
 
@@ -80,18 +79,12 @@ def load_model(folder: Path, lines: int = 1) -> Recognizer:
 
     Args:
         folder: Holds the export.
-        lines: Of text in each image. A model for one line then reads two, laid side by side.
+        lines: Of text in each image, see `Recognizer`.
 
     Raises:
         ModelError: If it can't be loaded.
     """
-    has_onnx = (folder / "ocr_model.onnx").exists()
-    recognizer = Recognizer(folder, "onnx" if has_onnx else None)
-    if has_onnx and lines > recognizer.shape.lines:  # a SavedModel prepares the images by itself
-        shape = recognizer.shape = recognizer.shape._replace(lines=lines)
-        recognizer.frame_edges = shape.frame_edges
-        recognizer._serve = load_network(recognizer.folder, shape, "onnx")
-    return recognizer
+    return Recognizer(folder, "onnx" if (folder / "ocr_model.onnx").exists() else None, lines)
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen, str]:

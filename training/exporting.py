@@ -83,7 +83,7 @@ def export(
         SystemExit: On a machine that is not the chief.
     """
     if not is_chief():
-        sys.exit("The chief evaluates and exports the network.")
+        sys.exit("This machine is done. The chief exports the network.")
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
     folder.mkdir(parents=True)
     # Without loss and metric, which can be neither cloned nor saved.
