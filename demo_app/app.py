@@ -187,13 +187,23 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
             {"value": characters, "color_map": shades, "visible": bool(characters)},
         ]
 
-    async def show(image: dict | None, pattern: str, alphabet: str) -> list[dict]:
-        return [gr.update(**part) for part in await in_turn(present, image, pattern, alphabet)]
+    newest: dict[str, object] = {}  # of the readings that run for each page
 
-    async def show_or_ask(image: dict | None, pattern: str, alphabet: str) -> list[dict]:
+    async def show(image: dict | None, pattern: str, alphabet: str, request: gr.Request) -> list[dict]:
+        # A change of the image comes twice, and its second reading may end after a later one.
+        newest[request.session_hash] = this = object()
+        try:
+            parts = await in_turn(present, image, pattern, alphabet)
+            is_newest = newest.get(request.session_hash) is this
+            return [gr.update(**part) if is_newest else gr.skip() for part in parts]
+        finally:
+            if newest.get(request.session_hash) is this:
+                del newest[request.session_hash]
+
+    async def show_or_ask(image: dict | None, pattern: str, alphabet: str, request: gr.Request) -> list[dict]:
         if image is None:
             raise gr.Error(NO_IMAGE, print_exception=False)
-        return await show(image, pattern, alphabet)
+        return await show(image, pattern, alphabet, request)
 
     async def predict(image: dict | None) -> dict:
         """Read the text in one image."""
