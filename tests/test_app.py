@@ -314,6 +314,41 @@ def test_requests_over_the_limit_are_told_to_come_back(tmp_path):
     assert sorted(errors) == ["It was read."] * (limits.READERS + 3) + [limits.BUSY] * len(refused)
 
 
+def test_a_reading_that_ends_after_a_later_one_of_its_page_changes_nothing(tmp_path):
+    go_on, done = threading.Event(), {}
+
+    class Held(ocr.Recognizer):
+        def read(self, image, form=None):
+            assert form.has_pattern or go_on.wait(60)
+            return super().read(image, form)
+
+    held = Held()
+    held.folder = tmp_path  # without examples, which would be read at once
+    served = app.launch(held, prevent_thread_lock=True, quiet=True, server_port=free_port())
+    image = {"url": f"data:;base64,{base64.b64encode(EXAMPLE.read_bytes()).decode()}"}
+    image |= {"meta": {"_type": "gradio.FileData"}}
+    try:
+        with httpx.Client(base_url=f"{served.local_url}gradio_api/", timeout=60) as client:
+            events = served.get_config_file()["dependencies"]
+            kinds = {kind: event["id"] for event in reversed(events) for _, kind in event["targets"]}
+            session = {"session_hash": "a"}
+            for kind, pattern in [("change", ""), ("submit", f"[^{EXAMPLE.stem[0]}].*")]:
+                body = session | {"data": [image, pattern, ""], "fn_index": kinds[kind]}
+                event_id = client.post("queue/join", json=body).json()["event_id"]
+                done[event_id] = kind
+            texts = {}
+            with client.stream("GET", "queue/data", params=session) as lines:
+                for line in lines.iter_lines():
+                    message = json.loads(line.removeprefix("data: ") or "{}")
+                    if message.get("msg") == "process_completed":
+                        texts[done[message["event_id"]]] = message["output"]["data"][0]
+                        go_on.set()
+    finally:
+        served.close()
+    assert list(texts) == ["submit", "change"]
+    assert texts["submit"]["value"][0] != EXAMPLE.stem[0] and "value" not in texts["change"]
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-2+3", "@a", "\ta", "\r=1"])
 def test_formulas_are_disarmed(text):
     assert uploads.disarm(text) == f"'{text}"
