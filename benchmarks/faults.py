@@ -1,7 +1,7 @@
 """Faults while training: a run that is killed twenty times against runs that are not.
 
 `python benchmarks/faults.py` runs the notebook on the default data set, kills it with SIGKILL at random
-moments, while a checkpoint is written and while the export is swapped in, starts it again each time, and
+moments, while a checkpoint is written and while the model is exported, starts it again each time, and
 reads an image with the app's folder in between. It compares epochs and exact match with those of whole runs,
 two of which have the same seed, prints and writes `faults.json`.
 """

@@ -253,8 +253,9 @@ def scale_checks() -> str:
             f"- {content['images_of_the_rest']:,} of them on a cluster of two nodes. One node was killed "
             f"half-way, after {node['its_processor_seconds']:.0f} s of processor time. "
             "Each image was read once.",
-            f"- The same with the command itself killed half-way: {command['kept']:,} readings were kept, "
-            "and the second start read the rest. Each image was read once.",
+            f"- {content['images_of_the_rest']:,} on one machine. The command was killed half-way: "
+            f"{command['kept']:,} readings were kept, and the second start read the rest. "
+            "Each image was read once.",
         ]
     )
 
@@ -317,7 +318,7 @@ def of_runtimes() -> str:
         "openvino": "ONNX, OpenVINO",
         "litert": "LiteRT, LSTM unrolled",
     }
-    head = ("", "start", "memory, at the start and after 1,024 images", "one image", "network alone")
+    head = ("", "start", "memory, at the start and at the end", "one image", "network alone")
     rows = [(*head, "images a second, of 1,024", "installed")]
     for name, row in content["runtimes"].items():
         rows.append(
@@ -388,7 +389,8 @@ def faults() -> str:
     kills = content["kills"]
     reads = sum(kill["app_reads"] for kill in kills)
     matches = ", ".join(f"{match:.2%}" for match in content["whole_runs"])
-    same = "identical" if content["same_seed_same_texts"] else "different"
+    first, second = content["same_seed_confidences"]
+    same = "identical" if content["same_seed_same_texts"] and first == second else "different"
     rows = [
         ("measured", ""),
         ("times the run was killed", str(len(kills))),
@@ -399,7 +401,7 @@ def faults() -> str:
         ),
         ("exact match of the interrupted run", f"{content['exact_match']:.2%}"),
         ("exact match of uninterrupted runs", matches),
-        ("test readings of the two uninterrupted runs with the same seed", same),
+        ("misread images and mean confidence of two runs with the same seed", same),
     ]
     return markdown(rows, content["machine"])
 
