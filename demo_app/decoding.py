@@ -102,7 +102,7 @@ def search(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         label_ids: int64 (sequences, at most frames), at most `BEAM_WIDTH` sequences.
         probability: float32 (sequences,), 0 to 1.
     """
-    # Of frames in a row that are surely blank, all but the first are left out, for speed.
+    # Frames that are surely blank are left out, for speed, but for the first of a row after a label.
     is_needed = frames[:, BLANK] <= 0.999
     is_needed[1:] |= is_needed[:-1]
     found = list(search_beam(frames[is_needed], BEAM_WIDTH))

@@ -280,20 +280,19 @@ class Recognizer:
     ) -> Iterator[Reading | ImageError]:
         """Read many images, of any sizes, in their order; an error among them is passed on.
 
-        A thread reads some of them while the next ones are opened. The format is that of `read`.
+        A thread opens the next ones while some are read. The format is that of `read`.
 
         Yields:
             A reading, or the error where an image can't be opened.
         """
-        with ThreadPoolExecutor(1) as network:
-            waiting = network.submit(list)
-            for results in self._open_some(images):
-                readings = network.submit(self._read_some, results, form)
-                yield from waiting.result()
-                waiting = readings
-                if sum(result.size for result in results if isinstance(result, np.ndarray)) > FEW_PIXELS:
-                    waiting.result()  # or it would be in the memory while the next ones are opened
-            yield from waiting.result()
+        some = self._open_some(images)
+        with ThreadPoolExecutor(1) as opener:  # not for the network: TensorFlow keeps memory for each thread
+            results = next(some)
+            while results is not None:
+                is_small = sum(r.size for r in results if isinstance(r, np.ndarray)) <= FEW_PIXELS
+                following = opener.submit(next, some, None) if is_small else None  # or both fill the memory
+                yield from self._read_some(results, form)
+                results = following.result() if following else next(some, None)
 
     def _open_some(
         self, images: Iterable[ImageSource | ImageError]

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_many_images_are_read_in_their_order_with_the_errors_among_them(recogniz
     assert next(readings).text == EXAMPLES[0].stem
     readings.close()
     assert len(opened) <= 8  # it opens no more than is asked for
+
+
+def test_the_network_runs_in_the_thread_that_asks(recognizer, monkeypatch):
+    """TensorFlow keeps memory for each thread in which it has run, for ever."""
+    threads, serve = set(), recognizer._serve
+    monkeypatch.setattr(recognizer, "_serve", lambda i: threads.add(threading.get_ident()) or serve(i))
+    monkeypatch.setattr(ocr, "AHEAD", 4)
+    assert len(list(recognizer.read_each([EXAMPLES[0]] * 30))) == 30
+    assert threads == {threading.get_ident()}
 
 
 def test_large_images_are_read_in_smaller_batches(recognizer, monkeypatch):
