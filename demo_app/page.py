@@ -67,7 +67,7 @@ def describe(recognizer: Recognizer, has_examples: bool) -> str:
     kind = "like the examples below" if has_examples else "of the kind that it was trained on"
     return (
         f"{warning if recognizer.reads_badly else ''}{PURPOSE} {kind}. "
-        f"Characters: {usual_length(recognizer.about)}.\n\n{LINKS}"
+        f"Characters per text: {usual_length(recognizer.about)}.\n\n{LINKS}"
     )
 
 
@@ -87,7 +87,7 @@ def tell_all(about: dict) -> str:
         else f"at a confidence of {threshold:.1%} or more, if {usual_length(about)} characters long",
         "Characters": literal(about["alphabet"]),
         "Date": about["date"],
-        "Not for": "photographs, documents, other alphabets, or getting round the protection of live sites",
+        "Not for": "other kinds of images or characters, or getting round the protection of live sites",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
 

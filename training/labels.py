@@ -25,7 +25,10 @@ CAMERA = re.compile(
 )
 COPY = re.compile(r"(?: \(\d+\)| - (?:copy|kopie|copie|copia)(?: \(\d+\))?| copy(?: \d+)?)$", re.IGNORECASE)
 FEW = 10  # files, below which names in a folder tell too little
-HOW = 'Set LABEL_FROM to the path of a list, to "name" or to "folder"; docs/own_images.md shows how.'
+HOW = (
+    'Set LABEL_FROM to the path of a list, to "name" or to "folder"; docs/own_images.md shows how. '
+    "If there are no labels yet, `make label` helps you type them."
+)
 
 
 class Labels(NamedTuple):

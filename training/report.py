@@ -121,7 +121,8 @@ def conclude(results: dict[str, Any], recognizer: Recognizer) -> str:
     verdict = f"The model reads {count - wrong:,} of {count:,} test images without a mistake."
     if recognizer.reads_badly:
         verdict = f"This model reads badly: {count - wrong:,} of {count:,} test images without a mistake."
-    serve = f"`python {recognizer.folder}/app.py` serves it"
-    if not (recognizer.folder / "app.py").exists():
+    here = recognizer.folder
+    serve = f"`pip install -r {here}/requirements.txt`, then `python {here}/app.py` serves it"
+    if not (here / "app.py").exists():
         serve = "copy it over the model in a copy of demo_app, whose app.py serves it"
-    return f"{verdict} It is in {recognizer.folder}; {serve}."
+    return f"{verdict} It is in {here}; {serve}."

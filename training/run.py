@@ -127,7 +127,9 @@ def main() -> None:
             return print(error.evalue)
         print(f"\n{executed} is the notebook up to the cell that failed.", flush=True)
         sys.exit(str(error) if is_bug(error) else f"{error.ename}: {error.evalue}")
-    kept = "Its outputs are in study.ipynb, too." if publish(book, ROOT) else "study.ipynb stays as it is."
+    kept = "study.ipynb and the README of demo_app stay as they are."
+    if publish(book, ROOT):
+        kept = "Its outputs are in study.ipynb, too."
     print(f"\n{executed} is the notebook with its outputs. {kept}")
 
 

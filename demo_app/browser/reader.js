@@ -254,7 +254,7 @@ async function show(files) {
     if (number !== shown) return; // another image was given in the meantime
     parts.text.textContent = text;
     parts.badge.className = sure ? "sure" : text ? "unsure" : "unread";
-    const share = `${(100 * confidence).toFixed(1)}%`;
+    const share = confidence < 0.9995 ? `${(100 * confidence).toFixed(1)}%` : ">99.9%";
     parts.badge.textContent = sure ? `✓ Sure ${share}` : text ? `? Not sure ${share}` : "– Not read";
     parts.message.textContent = sure ? "" : "Crop the image to one line of text, sharp and upright.";
     parts.reading.hidden = false;
