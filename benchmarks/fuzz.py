@@ -420,13 +420,13 @@ def throw(kind: str, count: int) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (int(memory("VmSize") * 1e6) + ADDRESSES,) * 2)
     row = {"inputs": 0, "read": 0, "refused": 0, "outside": 0, "seconds": 0.0, "megabytes": 0.0}
 
-    def measure_once(thing: object) -> tuple[str, float, float]:
+    def measure_once(source: object) -> tuple[str, float, float]:
         libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
         signal.setitimer(signal.ITIMER_VIRTUAL, HANGS)
         faulthandler.dump_traceback_later(STUCK, exit=True)  # nothing else ends a loop in C
         before, started, used = memory("VmRSS"), time.perf_counter(), time.process_time()
-        end = outcome(read, errors, path if kind != "object" else thing)
+        end = outcome(read, errors, source)
         seconds = min(time.perf_counter() - started, time.process_time() - used)  # without what others took
         megabytes = memory("VmHWM") - before
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
@@ -436,9 +436,10 @@ def throw(kind: str, count: int) -> dict[str, Any]:
     def measure(thing: object) -> None:
         if is_file := kind != "object":
             path.write_bytes(thing)
-        end, seconds, megabytes = measure_once(thing)
+        source = path if is_file else thing
+        end, seconds, megabytes = measure_once(source)
         if seconds > SECONDS:  # a busy machine slows the processor, too
-            end, seconds, megabytes = measure_once(thing)
+            end, seconds, megabytes = measure_once(source)
         is_inside = end in ("read", "refused") and seconds <= SECONDS and megabytes <= MEGABYTES
         row["inputs"] += 1
         row[end if is_inside else "outside"] += 1
