@@ -289,8 +289,9 @@ class Recognizer:
         with ThreadPoolExecutor(1) as opener:  # not for the network: TensorFlow keeps memory for each thread
             results = next(some)
             while results is not None:
-                is_small = sum(r.size for r in results if isinstance(r, np.ndarray)) <= FEW_PIXELS
-                following = opener.submit(next, some, None) if is_small else None  # or both fill the memory
+                pixels = sum(r.size for r in results if isinstance(r, np.ndarray))
+                go_ahead = len(results) == AHEAD and pixels <= FEW_PIXELS  # none is left, or both fill memory
+                following = opener.submit(next, some, None) if go_ahead else None
                 yield from self._read_some(results, form)
                 results = following.result() if following else next(some, None)
 
