@@ -1,4 +1,4 @@
-"""Serve the reader in the browser, with the model and onnxruntime-web: `python serve.py [PORT]`."""
+"""Serve the reader in the browser, with the model and onnxruntime-web, on a port that is free."""
 
 import re
 import shutil
@@ -51,11 +51,10 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
     try:
         fetch_runtime()
-        with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-            print(f"Open http://127.0.0.1:{port}/browser/ and stop with Ctrl+C.", flush=True)
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            print(f"Open http://127.0.0.1:{server.server_port}/browser/ and stop with Ctrl+C.", flush=True)
             server.serve_forever()
     except OSError as error:
         sys.exit(str(error))
