@@ -110,6 +110,14 @@ def test_every_architecture_is_exported_and_read_by_the_app(study, images, tmp_p
     check_export(study, images, tmp_path, architecture)
 
 
+def test_a_network_that_onnxruntime_cannot_run_has_no_onnx_file(tmp_path, capsys):
+    image = keras.Input((8, 4))
+    network = keras.Model(image, keras.layers.Dense(3, activation="gelu")(image))
+    exporting.export_onnx(network, 1.0, ABOUT, tmp_path / "ocr_model.onnx")
+    assert "can't be exported as ONNX" in capsys.readouterr().out
+    assert not (tmp_path / "ocr_model.onnx").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.input_shape. is undefined")  # any size will do, as the notebook needs
 def test_a_pretrained_network_is_exported_and_read_by_the_app(study, imagenet, images, tmp_path):
@@ -122,12 +130,14 @@ def check_export(study, images, tmp_path, architecture):
     shape = Shape(48, 172, 3, 1.5)
     model = study.build_model(shape, len(ALPHABET) + 1, architecture)
     assert model.output_shape == (None, shape.frames, 20)
-    recognizer = ocr.Recognizer(export(study, model, tmp_path / "app", shape, 1.0))
-    assert app.build(recognizer)
+    folder = export(study, model, tmp_path / "app", shape, 1.0)
     pixels = [open_image(path, 3) for path in images[:4]]
     expected = tf.nn.softmax(model.predict(study.preprocess(np.stack(pixels), shape), verbose=0))
-    for reading, frames in zip(recognizer.read_batch(pixels), expected, strict=True):
-        np.testing.assert_allclose(reading.frames, frames, atol=1e-4)
+    for runtime in ("tensorflow", "onnx"):
+        recognizer = ocr.Recognizer(folder, runtime)
+        assert app.build(recognizer)
+        for reading, frames in zip(recognizer.read_batch(pixels), expected, strict=True):
+            np.testing.assert_allclose(reading.frames, frames, atol=1e-4)
     return model
 
 

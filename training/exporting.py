@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import tensorflow as tf
 from keras import layers
@@ -123,6 +124,7 @@ def export_onnx(network: keras.Model, temperature: float, about: dict[str, Any],
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of numpy, at Keras
             calibrated.export(path, format="onnx", verbose=False)
+            onnxruntime.InferenceSession(path)  # the converter also writes what can't be run
     except OSError:  # a full disk is no matter of the network
         raise
     except Exception as error:  # noqa: BLE001, whatever the converter raises

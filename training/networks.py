@@ -41,7 +41,7 @@ def attention(x: keras.KerasTensor) -> keras.KerasTensor:
         )
         x = layers.Add()([x, layers.Dropout(ATTENTION_DROPOUT)(look(y, y))])
         y = layers.LayerNormalization(name=f"before_dense_{number}")(x)
-        y = layers.Dense(2 * units, activation="gelu", name=f"wide_{number}")(y)
+        y = layers.Dense(2 * units, activation="relu", name=f"wide_{number}")(y)
         y = layers.Dense(units, name=f"back_{number}")(y)
         x = layers.Add()([x, layers.Dropout(ATTENTION_DROPOUT)(y)])
     return layers.LayerNormalization(name="after")(x)
