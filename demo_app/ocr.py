@@ -290,8 +290,8 @@ class Recognizer:
             results = next(some)
             while results is not None:
                 pixels = sum(r.size for r in results if isinstance(r, np.ndarray))
-                go_ahead = len(results) == AHEAD and pixels <= FEW_PIXELS  # none is left, or both fill memory
-                following = opener.submit(next, some, None) if go_ahead else None
+                ahead = len(results) == AHEAD and pixels <= FEW_PIXELS  # with fewer, none are left
+                following = opener.submit(next, some, None) if ahead else None  # or both fill memory
                 yield from self._read_some(results, form)
                 results = following.result() if following else next(some, None)
 
