@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -242,7 +243,7 @@ def near():
 
     class Patient(ocr.Recognizer):
         def read_each(self, images, form=None):
-            assert go_on.wait(60)
+            assert go_on.wait(120)
             return super().read_each(images)
 
     recognizer = Patient()
@@ -589,11 +590,11 @@ def test_what_the_page_and_clients_send_is_a_call(body):
 
 @pytest.mark.parametrize("body", NO_CALLS.values(), ids=NO_CALLS)
 def test_what_is_no_call_is_refused_before_gradio_looks_at_it(served, body):
-    log, start = (served.folder / "app.log").stat().st_size, time.monotonic()
+    log = (served.folder / "app.log").stat().st_size
     for path in ("call/read_many", "run/predict", "queue/join"):
         answer = served.client.post(f"/gradio_api/{path}", content=body)
         assert (answer.status_code, answer.json()["error"]) == (400, limits.NO_CALL)
-    assert (served.folder / "app.log").stat().st_size == log and time.monotonic() - start < 1.5
+    assert (served.folder / "app.log").stat().st_size == log
 
 
 def test_calls_with_named_inputs_have_the_same_form(served):
@@ -689,13 +690,13 @@ def test_jobs_of_many_images_hold_up_no_single_ones(near):
     assert [put(session_hash="one") for _ in range(4)] == [200, 200, 503, 503]
     assert [put() for _ in range(4)] == [200, 200, 503, 503]  # one address
     assert [put(session_hash=f"{n}") for n in range(100)] == [200] * (patches.MAX_JOBS - 4) + [503] * 94
-    start = time.monotonic()
     event = near.client.post("/gradio_api/call/predict", json={"data": [file]}).json()["event_id"]
     assert EXAMPLE.stem in near.client.get(f"/gradio_api/call/predict/{event}").text
-    assert reads(near) and time.monotonic() - start < 5
+    assert reads(near) and put(session_hash="one") == 503  # the jobs have not ended
     near.go_on.set()
+    start = time.monotonic()
     while put(session_hash="one") == 503:  # until those have been read
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 60
         time.sleep(0.1)
 
 
@@ -707,7 +708,7 @@ def test_few_results_are_kept_that_nobody_fetches(near):
         events.append(near.client.post("/gradio_api/call/read_many", json=body).json()["event_id"])
         start = time.monotonic()
         while near.page._queue.event_ids_to_events:
-            assert time.monotonic() - start < 20
+            assert time.monotonic() - start < 60
             time.sleep(0.01)
     assert {f"gone {number}" for number in range(2)}.isdisjoint(near.page._queue.pending_messages_per_session)
     assert EXAMPLE.stem in near.client.get(f"/gradio_api/call/read_many/{events[-1]}").text
@@ -761,38 +762,43 @@ UPLOAD_HEAD = (
 )
 
 
+def connect(stack, port, sent):
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+    connection.sendall(sent)
+    return connection
+
+
 def answer_of(connection):
-    """What comes until the other side closes, or within 10 seconds."""
-    connection.settimeout(10)
+    """What comes until the other side closes, or within a minute."""
     return b"".join(iter(lambda: connection.recv(1000), b""))
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/upload", "/read_many"])
-def test_an_upload_must_come_in_time_and_makes_room_for_later_ones(near, path):
+@pytest.mark.parametrize("path", [b"/gradio_api/upload", b"/read_many"])
+def test_an_upload_must_come_in_time(near, path):
     with contextlib.ExitStack() as stack:
-        stalled = []
-        for _ in range(limits.MAX_UPLOADS + 1):
-            stalled.append(stack.enter_context(socket.create_connection(("127.0.0.1", near.port))))
-            stalled[-1].sendall(UPLOAD_HEAD.replace(b"/gradio_api/upload", path.encode()))
-            if len(stalled) == 1:
-                time.sleep(0.2)  # it is the first
-        start = time.monotonic()
-        assert b" 408 " in stalled[0].recv(1000) and time.monotonic() - start < 1
-        assert b"took too long" in answer_of(stalled[-1]) and time.monotonic() - start < 5
+        stalled = connect(stack, near.port, UPLOAD_HEAD.replace(b"/gradio_api/upload", path))
+        answer = answer_of(stalled)
+    assert b" 408 " in answer and b"took too long" in answer
+
+
+@pytest.mark.parametrize("path", [b"/gradio_api/upload", b"/read_many"])
+def test_an_upload_makes_room_for_later_ones(served, path):
+    """Long before the 10 minutes that each of them has."""
+    head, port = UPLOAD_HEAD.replace(b"/gradio_api/upload", path), urlsplit(served.address).port
+    with contextlib.ExitStack() as stack:
+        first = connect(stack, port, head)
+        assert reads(served)  # so that it is the first
+        later = [connect(stack, port, head) for _ in range(limits.MAX_UPLOADS)]
+        assert b" 408 " in first.recv(1000)
+        assert not select.select(later, [], [], 0)[0]
 
 
 def test_silent_connections_are_closed_and_others_are_not(near):
     with contextlib.ExitStack() as stack:
-
-        def connect(sent):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", near.port)))
-            connection.sendall(sent)
-            return connection
-
         head = b" HTTP/1.1\r\nHost: x\r\n"
-        silent = [connect(b"") for _ in range(20)] + [connect(b"GET /" + head)]
-        silent.append(connect(b"GET /robots.txt" + head + b"\r\nGET /robots.txt"))  # it is never asked whole
-        alive = connect(b"GET /gradio_api/heartbeat/a" + head + b"\r\n")
+        never_whole = b"GET /robots.txt" + head + b"\r\nGET /robots.txt"
+        silent = [connect(stack, near.port, sent) for sent in [*[b""] * 20, b"GET /" + head, never_whole]]
+        alive = connect(stack, near.port, b"GET /gradio_api/heartbeat/a" + head + b"\r\n")
         assert [answer_of(connection) == b"" for connection in silent[:-1]] == [True] * 21
         assert b"User-agent" in answer_of(silent[-1])
         alive.settimeout(1.5)
