@@ -54,7 +54,7 @@ console.log(await answer.json());
 curl -F "image=@image.png" {ADDRESS}/read
 ```
 
-Another one reads many images, and zip archives of them.
+Another request reads many images or zip archives.
 
 ```bash
 curl -F "images=@image.png" -F "images=@many.zip" {ADDRESS}/read_many
@@ -88,11 +88,11 @@ class Character(BaseModel):
     confidence: Confidence
     left: float = Field(description="Its first column in the image, in pixels.")
     right: float = Field(description="The column after its last one, in pixels.")
-    line: int = Field(description="Of text: 0, or 1 for the lower one of two.")
+    line: int = Field(description="Line of text: 0, or 1 for the lower of two.")
 
 
 class Alternative(BaseModel):
-    """What else a text may be."""
+    """Another possible text."""
 
     text: str
     confidence: Confidence
@@ -308,7 +308,7 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
         408: "The request did not arrive in time.",
         413: "It is too large.",
         422: "The image can't be read, or an argument is wrong.",
-        503: "Too many wait. Try again in a few seconds.",
+        503: "The server is busy. Try again later.",
         507: "There is no room for the files. Try again later.",
     }
     refusals = {status: {"model": Refusal, "description": reason} for status, reason in reasons.items()}
@@ -329,7 +329,7 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
         request: Request,
         alternatives: Annotated[
             bool | None,
-            Query(description="Search for them always or never; otherwise, only where the text is not sure."),
+            Query(description="Whether to return them; by default, only if `sure` is false."),
         ] = None,
         pattern: Pattern = "",
         alphabet: Alphabet = "",

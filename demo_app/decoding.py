@@ -7,7 +7,7 @@ from 1 on, padded with `BLANK`.
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from bidi.algorithm import get_display
@@ -234,6 +234,11 @@ def reorder(text: str) -> str:
         return text
     turned = get_display(text.translate(STAND_INS), base_dir="R" if leftwards >= classes["L"] else "L")
     return turned.translate({ord(letter): joiner for joiner, letter in STAND_INS.items()})
+
+
+def to_text(label_ids: Iterable[int], num_to_char: dict[int, str]) -> str:
+    """Decode label ids, padded with `BLANK`, into a text in its reading order."""
+    return reorder("".join(num_to_char[int(number)] for number in label_ids if number != BLANK))
 
 
 def frames_needed(label: str) -> int:

@@ -37,7 +37,7 @@ def list_files(folder: Path) -> tuple[list[Path], Counter[str]]:
         try:
             entries = [entry for entry in os.scandir(here) if not entry.name.startswith((".", "__MACOSX"))]
         except OSError:
-            left_out["folders that may not be read"] += 1
+            left_out["folders without permission to read"] += 1
             continue
         for entry in entries:
             path = here / entry.name
@@ -106,7 +106,7 @@ def open_path(path: Path, name: str) -> Iterator[tuple[str, str | bytes | ImageE
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageError:
     if member.compress_type not in PACKED:
-        return ImageError("It is packed in a rare way. Pack the archive as most programs do, with Deflate.")
+        return ImageError("Its compression is not supported. Make the archive again with Deflate.")
     try:
         with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong

@@ -13,7 +13,7 @@ BEAM_WIDTH = 64  # as a format leaves out many texts
 MAX_PATTERN = 200  # characters
 MAX_SECONDS = 0.1, 1.0  # of the processor, for one look at a text and for all those at an image's
 # Repetitions of groups, and large ones, can take any amount of memory; the rest is rare.
-UNSAFE = regex.compile(r"(?<!\\)\)[*+{]|\{(?:\d*,?\d{3}|[^\d,])|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
+UNSAFE = regex.compile(r"\)[*+{]|\{(?:\d*,?\d{3}|[^\d,])|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
 TOO_LONG = "The pattern takes too long. Use fewer repetitions."
 
 
@@ -38,7 +38,7 @@ class Format:
         self.is_open = not (pattern or alphabet)
         if len(pattern) > MAX_PATTERN:
             raise FormatError(f"The pattern has more than {MAX_PATTERN} characters. Shorten it.")
-        if found := UNSAFE.search(pattern):
+        if found := UNSAFE.search(regex.sub(r"\\\W", "_", pattern)):  # without escaped brackets
             raise FormatError(
                 f"The pattern may not contain {found[0]!r}. "
                 "Repeat characters or classes, as in [A-Z]{2}\\d+."

@@ -318,7 +318,7 @@ def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
     except IsADirectoryError as error:
         raise ImageError(f"{source} is a folder. Give the path of an image in it.") from error
     except PermissionError as error:
-        raise ImageError(f"{source} may not be read. Check its permissions.") from error
+        raise ImageError(f"{source} is not readable. Check its permissions.") from error
     except Image.UnidentifiedImageError as error:
         kind = (
             "HEIC or AVIF, which is not read" if content[4:8] == b"ftyp" else "not an image that can be read"
@@ -358,7 +358,7 @@ def _pixels(image: Image.Image, channels: int, orientation: int | None = None) -
     if image.width * image.height > limit:
         raise _too_large(limit)
     if any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())):
-        raise ImageError("This BMP is run-length encoded, which is hardly used. Save or export it as a PNG.")
+        raise ImageError("Run-length encoded BMPs are not supported. Save it as a PNG.")
     if is_own and image.format == "JPEG":
         image.fp.seek(0)
         scans = sum(len(SCAN.findall(part)) for part in iter(partial(image.fp.read, 1 << 20), b""))

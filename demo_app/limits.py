@@ -30,7 +30,7 @@ MAX_UPLOADS = 100  # that come at once; of more, the one that began first is giv
 BUSY = "Too many images are waiting. Try again in a few seconds."
 CLOSED = "This app does not offer that."
 FULL = "There is no room for this upload. Try again later, or upload less at once."
-NO_CALL = f"This is no call of this app, or it names more than {MAX_CALL_FILES:,} files. Put many into a zip."
+NO_CALL = f"This app has no such call, or it names more than {MAX_CALL_FILES:,} files. Put them into a zip."
 # What the API, the page and gradio's clients need. Every other route of gradio is closed.
 OPEN = re.compile(
     r"\w+ /(read|read_many|health|model|openapi\.json)"  # of the API, which refuses wrong methods itself

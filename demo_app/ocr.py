@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from decoding import BLANK, align, are_usual, decode, probability, reorder, search
+from decoding import BLANK, align, are_usual, decode, probability, search, to_text
 from folders import NotLookedAt, describe_kinds, find_images, open_path
 from formats import Format, FormatError
 from images import SUFFIXES, ImageError, ImageSource, open_image
@@ -68,7 +68,7 @@ class Character:
             of the alphabet, if there was one.
         left: First column of those frames in the image as it was given, in pixels.
         right: Column after the last one, in pixels.
-        line: Of text: 0, or 1 for the lower one of two.
+        line: Line of text: 0, or 1 for the lower of two.
     """
 
     text: str
@@ -334,7 +334,7 @@ class Recognizer:
         return self._num_to_char.get(int(number), "blank")
 
     def _text(self, label_ids: Iterable[int]) -> str:
-        return reorder("".join(self._num_to_char[int(number)] for number in label_ids if number != BLANK))
+        return to_text(label_ids, self._num_to_char)
 
     def _read_opened(self, images: Sequence[np.ndarray], form: Format | None = None) -> list[Reading]:
         same_shape = defaultdict(list)  # the network takes images of one size at a time
@@ -442,10 +442,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     here = Path(__file__).parent
     parser.add_argument(
-        "--model", type=Path, default=here, metavar="FOLDER", help="of the model (default: this one)"
+        "--model", type=Path, default=here, metavar="FOLDER", help="the model's (default: this one)"
     )
     parser.add_argument("--version", action="version", version=VERSION)
-    parser.add_argument("--pattern", default="", metavar="REGEX", help="that the whole text must match")
+    parser.add_argument("--pattern", default="", metavar="REGEX", help="pattern of the whole text")
     parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may contain")
     parser.add_argument("--json", action="store_true", help="write a line of JSON for each image")
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write {','.join(COLUMNS)}")

@@ -127,7 +127,7 @@ def open_files(files: list[str], written: pa.ChunkedArray) -> tuple[ray.data.Dat
     if pc.count_distinct(names["path"], mode="all").as_py() < len(names):
         counts = names.group_by("path").aggregate([([], "count_all")])
         twice = counts.filter(pc.greater(counts["count_all"], 1))["path"][0]
-        raise SourceError(f"The name {twice} stands in more than one row. Make the column path unique.")
+        raise SourceError(f"The path {twice} is in more than one row. Make the column path unique.")
     is_written = pc.is_in(names["path"], written)
     left = names.filter(pc.invert(is_written))
     files = left["__filename"].unique()
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="gets the part files")
     parser.add_argument("--format", choices=FORMATS, default="parquet", help="of the part files")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes, one core each; all of the cluster's"
+        "--workers", type=int, metavar="N", help="processes, one core each (default: one for each core)"
     )
     arguments = parser.parse_args()
     try:

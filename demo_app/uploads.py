@@ -1,7 +1,6 @@
 """What visitors upload: where it lies, single image files out of it, and the table that they download."""
 
 import base64
-import binascii
 import contextlib
 import csv
 import os
@@ -21,7 +20,7 @@ MAX_SECONDS = 300
 MAX_STORED_BYTES = 2_000_000_000  # of all uploads on the disk
 ENTRY_BYTES = 10_000  # that a file may take on the disk beside its content
 KEEP_SECONDS = 3500  # that an upload stays at least: within an hour, it is deleted
-NO_ADDRESSES = "This app opens no addresses. Upload the image itself."
+NO_ADDRESSES = "This app does not open URLs. Upload the image itself."
 DELETED = "Uploads are deleted after an hour. Upload it again."
 NO_IMAGE = "There is no image yet. Upload or paste one, or click on an example."
 
@@ -64,7 +63,8 @@ class Store:
                 with contextlib.suppress(OSError):  # it is gone, or in use; its folder has more files
                     Path(path).unlink()
                     self.bytes -= size
-                    Path(path).parent.rmdir()
+                    if (place := Path(path).parent) != self.folder:
+                        place.rmdir()
 
 
 def own_path(path: str, folder: Path) -> str:
@@ -99,7 +99,7 @@ def open_upload(upload: dict | None, folder: Path) -> str | bytes:
         if not start.startswith("data:"):
             raise ImageError(NO_ADDRESSES)
         return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ImageError(f"The image's base64 is damaged ({error}). Encode it again.") from error
 
 
@@ -116,8 +116,8 @@ def open_files(
             yield (
                 name,
                 ImageError(
-                    f"This file and those after it were not read: {max_files:,} images or "
-                    f"{seconds / 60:.0f} minutes are the most at once. Upload them separately."
+                    f"Reading stopped at the limit of {max_files:,} images or {seconds / 60:.0f} minutes. "
+                    "Upload this file and those after it separately."
                 ),
             )
             return

@@ -35,7 +35,7 @@ class LabelFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "labels.csv"
+        self.path, self.is_utf8 = folder / "labels.csv", True
         self.lock = FileLock(folder / ".labels.lock", thread_local=False)
         try:
             self.lock.acquire(timeout=0)
@@ -43,23 +43,35 @@ class LabelFile:
                 self.path.open("r+b").close()
         except Timeout as error:
             raise LabellingError(
-                f"{folder} is being labelled by another process. Go on in its page, or end it first."
+                f"{folder} is being labelled by another process. Use its page, or stop it first."
             ) from error
         except OSError as error:
             raise LabellingError(
-                f"The labels can't be written to {folder} ({error.strerror}). Copy it to a place "
-                "where you may write."
+                f"The labels can't be written to {folder} ({error.strerror}). Copy it to a "
+                "folder where you may write."
             ) from error
 
     def load(self) -> dict[str, Label] | None:
-        """Read the answers, by the names of images; None if the file is missing or somebody else's."""
+        """Read the answers, by the names of images; None if the file is missing or somebody else's.
+
+        Raises:
+            LabellingError: If it can't be read.
+        """
         if not self.path.exists() or not ANSWERS.match(self.path.read_bytes()):
             return None
-        found = read_list(self.path, lambda _: True)
+        try:
+            found = read_list(self.path, lambda _: True)
+        except ValueError as error:
+            raise LabellingError(f"{self.path} can't be read ({error}). Save it as CSV in UTF-8.") from error
+        if found.note:
+            print(f"{self.path} {found.note}.")
+        self.is_utf8 = "UTF-8" not in found.note  # which says so if a spreadsheet saved it otherwise
         return {name: Label(text, found.sources[name]) for name, text in found.pairs}
 
     def append(self, new: dict[str, Label], known: dict[str, Label]) -> None:
-        """Put answers on the disk, with all known ones where the file is missing or somebody else's.
+        """Put answers on the disk.
+
+        All known ones come along if the file is missing, somebody else's or not in UTF-8.
 
         Raises:
             LabellingError: If they can't be written.
@@ -67,7 +79,7 @@ class LabelFile:
         try:
             exists = self.path.exists()
             with self.path.open("r+b") if exists else contextlib.nullcontext(io.BytesIO()) as file:
-                header = ANSWERS.match(file.read(100))
+                header = ANSWERS.match(file.read(100)) if self.is_utf8 else None
                 if header:
                     start = max(0, file.seek(0, os.SEEK_END) - 10_000)
                     file.seek(start)
@@ -82,6 +94,7 @@ class LabelFile:
                 with unfinished.open("wb") as file:
                     _write(file, 0, HEADER + _rows(known | new, ","))
                 unfinished.replace(self.path)
+                self.is_utf8 = True
         except OSError as error:
             raise LabellingError(
                 f"Your answer was not saved: {self.path} can't be written ({error.strerror}). Correct this "

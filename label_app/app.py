@@ -345,7 +345,7 @@ def build(labelling: Labelling) -> gr.Blocks:
 
     def publish() -> str:
         if not labelling.is_trained:
-            raise LabellingError("There is no model yet that has learnt from your labels. Train one first.")
+            raise LabellingError("No model has been trained on your labels yet. Train one first.")
         folder = labelling.work / "reader"
         return (
             f"This folder is a complete app: `{folder}`\n\nUpload all of it as a Hugging Face Space, in your "

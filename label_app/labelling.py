@@ -87,7 +87,6 @@ class Labelling:
         self.state = np.zeros(0, STATE)
         self.thumbnails = np.zeros((0, math.prod(THUMBNAIL)), np.float32)
         self.labels: dict[str, Label] = {}
-        self.characters: Counter[str] = Counter()
         self.folders: dict[Path, int] = {}
         self._look()
         if not self.names:
@@ -286,7 +285,7 @@ class Labelling:
             LabellingError: If there is none, or the app does not start.
         """
         if not self.is_trained:
-            raise LabellingError("There is no model yet that has learnt from your labels. Train one first.")
+            raise LabellingError("No model has been trained on your labels yet. Train one first.")
         with self.serving:
             if self.server is None or self.server.poll() is not None or self.served != self.round:
                 if self.server:
@@ -307,7 +306,7 @@ class Labelling:
         # Names that a line of a list can't hold are left out.
         new = [name for name in found.keys() - self.numbers.keys() if _is_plain(name)]
         new.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        for folder in {path.parent for path in found.values()} - stamps.keys():
+        for folder in {*self.folder.rglob("*/")} - stamps.keys():
             stamps[folder] = _changed_at(folder)
         with self.changed:
             self.folders = stamps
@@ -341,8 +340,6 @@ class Labelling:
     def _note(self, labels: dict[str, Label]) -> None:
         self.labels |= labels
         for name, label in labels.items():
-            if label.source != "model":
-                self.characters.update(label.text)
             if (number := self.numbers.get(name)) is not None:
                 self.state["source"][number] = CODES.get(label.source, GIVEN)
 
@@ -448,9 +445,10 @@ class Labelling:
 
         After Good and Turing: as probable as the characters that occurred once, and one more.
         """
-        once = 1 + sum(count == 1 for count in self.characters.values())
-        is_known = once < NEW_CHARACTER * self.characters.total()
-        known = "".join(sorted(self.characters)) if is_known and not self.is_trained else ""
+        typed = (label.text for label in self.labels.values() if label.source != "model")
+        counts = Counter("".join(() if self.is_trained else typed))
+        once = 1 + sum(count == 1 for count in counts.values())
+        known = "".join(sorted(counts)) if once < NEW_CHARACTER * counts.total() else ""
         if known != self.form.alphabet:
             self.form = Format(alphabet=known)
             self._begin_round()

@@ -66,7 +66,7 @@ class Training(threading.Thread):
                 epoch, epochs, match, left = found.groups()
                 self.said = f"Epoch {epoch} of {epochs}: {match} of the validation images are read{left}."
         if self.process.wait():
-            self.said = f"The training failed, and the model stays as it was. {last}"
+            self.said = f"Training failed, and the model is unchanged. {last}"
             return
         try:
             self.recognizer, self.said = load_model(self.reader), "The new model is now in use."

@@ -77,7 +77,7 @@ MANY = [f"{number * 7919 % 100_000:05}" for number in range(200)]
         (MANY, {"height": 300, "lines": 2}, SHAPE, ["taller than wide: turn them"]),
         ([f"{label}א" for label in MANY], {}, SHAPE, ["run from right to left"]),
         ([f"{label}{'EЕ'[n % 2]}" for n, label in enumerate(MANY)], {}, SHAPE, ["50% of the labels contain"]),
-        ([f"word_{number}" for number in range(200)], {}, SHAPE, ["look like counters"]),
+        ([f"word_{number}" for number in range(200)], {}, SHAPE, ["look like serial numbers"]),
         (MANY[:3] * 70, {}, SHAPE, ["only 3 different labels"]),
         (MANY[:50], {}, SHAPE, ["only 50 images to train with"]),
     ],

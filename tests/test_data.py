@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from decoding import to_text
 from PIL import Image
 from runs import ARCHIVE, ROOT
 
@@ -20,7 +21,6 @@ from training.data import (
     frames_needed,
     scan,
     split,
-    to_text,
 )
 from training.errors import DatasetError
 from training.fetching import fetch
@@ -49,7 +49,7 @@ def test_scan_keeps_each_image_once_and_says_what_it_rejects(drawn, tmp_path):
     assert shape == (32, 192, 1, 1.5, 1) and shape.frames == 48
     assert sorted(table["label"]) == sorted(p.stem for p in drawn.iterdir() if p != path)
     assert rejected["problem"].value_counts().to_dict() == {
-        "copy of another file": 29,
+        "duplicate file": 29,
         "same image with different labels": 4,
         "unreadable": 1,
         "nearly blank": 1,
@@ -322,17 +322,18 @@ def test_labels_survive_the_way_to_numbers_and_back():
     assert [to_text(row, num_to_char) for row in label_ids] == labels
 
 
-def test_the_digest_tells_data_by_labels_images_and_order_alone():
+def test_the_digest_tells_data_by_labels_images_given_splits_and_order():
     table = pd.DataFrame({"path": ["a", "b"], "label": ["1", "é"], "digest": ["x", "y"]})
     same = [table, table.assign(path="z"), table.set_axis([5, 6])]
     others = [table[::-1], table[:1], table.assign(label=["1", "e"]), table.assign(digest=["x", "z"])]
+    others.append(table.assign(split=["train", "test"]))
     assert len({digest(one) for one in same}) == 1
-    assert len({digest(one) for one in (table, *others)}) == 5
+    assert len({digest(one) for one in (table, *others)}) == 6
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the shared archive is not here")
 def test_the_real_archive_has_each_image_once(tmp_path):
     table, rejected, shape = scan(fetch(str(ARCHIVE), tmp_path, 0)[0], "(.+)")
-    assert len(table) == 963 and set(rejected["problem"]) == {"copy of another file"}
+    assert len(table) == 963 and set(rejected["problem"]) == {"duplicate file"}
     assert shape == (32, 192, 1, 1.5, 1)
     assert "".join(sorted(set("".join(table["label"])))) == ALPHABET

@@ -159,6 +159,12 @@ def test_examples_are_of_the_test_split_or_synthetic(images, tmp_path):
         exporting.add_examples(tmp_path / kind, test, kind, characters, 1)
         names = {path.name for path in (tmp_path / kind / "Examples").iterdir()}
         assert len(names) == 10 and (names < {path.name for path in images}) == (kind == "test")
+    (tmp_path / "1").mkdir()
+    shutil.copy(images[0], tmp_path / "1")
+    (tmp_path / "same").mkdir()
+    same = pd.DataFrame({"path": [images[0], tmp_path / "1" / images[0].name], "label": ["a", "b"]})
+    exporting.add_examples(tmp_path / "same", same, "test", characters, 1)
+    assert len(list((tmp_path / "same" / "Examples").iterdir())) == 2
     (tmp_path / "none").mkdir()
     exporting.add_examples(tmp_path / "none", test, "synthetic", ["漢"], 1)
     assert not list((tmp_path / "none" / "Examples").iterdir())

@@ -120,4 +120,4 @@ def test_training_goes_on_after_the_disk_was_full(study, disk, capsys):
     remount("size=64m")
     history = study.fit(build(), draw(20), draw(20), 2, fitting.open_run(folder))
     assert list(history["epoch"]) == [0, 1]
-    assert "1 of 2 epochs were done before" in capsys.readouterr().out
+    assert "Training resumes after epoch 1 of 2" in capsys.readouterr().out

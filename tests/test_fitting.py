@@ -27,7 +27,7 @@ def test_a_line_an_epoch_with_the_time_left(capsys):
     line.on_train_end()
     assert logs["seconds"] > 0
     before, third, fourth = capsys.readouterr().out.splitlines()
-    assert before == "2 of 4 epochs were done before."
+    assert before == "Training resumes after epoch 2 of 4."
     assert re.fullmatch(
         r"epoch   3/4 █{15}░{5} loss  1\.0000 exact match  25\.0%   "
         r"validation: loss  2\.0000 exact match 100\.0%   0\.0 s",  # the first epoch tells too little
@@ -40,7 +40,7 @@ def test_a_line_an_epoch_with_the_time_left(capsys):
     assert capsys.readouterr().out.endswith(", 2:10 left\n")
     line.on_train_begin()
     line.on_train_end()
-    assert capsys.readouterr().out == "All 5 epochs were done before.\n"
+    assert capsys.readouterr().out == "All 5 epochs are already done.\n"
 
 
 def test_images_that_fill_the_memory_are_cached_on_disk(tmp_path):
@@ -201,6 +201,9 @@ def test_the_last_epoch_is_kept_or_the_best_one_of_a_run_that_ended_early(tmp_pa
         assert "not saved completely" in capsys.readouterr().out
     best.save_weights(tmp_path / "best.weights.h5")
     assert choose(4) == ([False, True, False], True)
+    (tmp_path / "log.csv").write_text("epoch,val_loss\n0,3\n2,1\n3,2\n")  # the row of an epoch was torn
+    last.set_weights(build().get_weights())
+    assert choose(4) == ([False, False, True], False)
 
 
 def test_a_run_that_diverges_keeps_what_was_best(study, tmp_path):
@@ -231,10 +234,10 @@ def test_a_run_goes_on_where_it_was_stopped(study, tmp_path, capsys):
     capsys.readouterr()
     history = study.fit(model, data, data, 2, run)
     assert list(history["epoch"]) == [0, 1] and list(history["kept"]) == [False, True]
-    assert capsys.readouterr().out.startswith("1 of 2 epochs were done before.\nepoch   2/2")
+    assert capsys.readouterr().out.startswith("Training resumes after epoch 1 of 2.\nepoch   2/2")
     again = build()
     assert study.fit(again, data, data, 2, run).equals(history)
-    assert capsys.readouterr().out == "All 2 epochs were done before.\n"
+    assert capsys.readouterr().out == "All 2 epochs are already done.\n"
     assert all(map(np.array_equal, again.get_weights(), model.get_weights()))
 
 

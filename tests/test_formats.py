@@ -24,6 +24,7 @@ def recognizer():
     [
         ("[A-Z", "not a valid regular expression"),
         ("((a{99}){99}){99}", "may not contain"),
+        (r"((a|\\){99}|\\){99}", "may not contain"),
         ("(a|b)+", "may not contain"),
         ("a{1000}", "may not contain"),
         ("(?R)", "may not contain"),

@@ -262,7 +262,7 @@ def test_axe_finds_nothing_serious_and_no_request_leaves_the_machine(browser, ad
     page.get_by_role("button", name="Train the model").press("Enter")
     expect(page.locator("#outcome")).to_contain_text("Label at least 10 images")
     page.get_by_role("button", name="How to publish it").press("Enter")
-    expect(page.locator("#outcome")).to_contain_text("There is no model yet")
+    expect(page.locator("#outcome")).to_contain_text("No model has been trained")
     for width in (375, 1440):
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(500)

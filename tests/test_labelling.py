@@ -209,6 +209,23 @@ def test_answers_replace_what_other_lists_say_but_keep_their_splits(tmp_path):
     assert found == expected | {"3.png": ("w", "model")}
 
 
+def test_answers_that_a_spreadsheet_saved_are_written_anew_in_utf_8(begin, tmp_path, capsys):
+    draw(tmp_path / "images" / "000.png", 0)
+    file = tmp_path / "images" / "labels.csv"
+    saved = "filename;label;source;when\n000.png;é;person;t\n".encode("cp1252")
+    file.write_bytes(saved)
+    session = begin(20)
+    assert "read as cp1252" in capsys.readouterr().out
+    (name,) = label_some(session, 1)
+    (before,) = session.folder.glob("labels_before_*.csv")
+    assert before.read_bytes() == saved
+    assert [row[:2] for row in rows(session.folder)] == [("000.png", "é"), (name, session.labels[name].text)]
+    session.close()
+    file.write_bytes(saved[:-11] + b"\x81;person;t\n")
+    with pytest.raises(LabellingError, match="Save it as CSV in UTF-8"):
+        begin(20)
+
+
 def test_labels_that_the_folder_came_with_are_kept_beside_the_answers(begin, tmp_path):
     listed = "".join(f"{number:03}.png,g{number}\n" for number in range(5))
     draw(tmp_path / "images" / "000.png", 0)
@@ -275,7 +292,8 @@ def test_what_is_sure_becomes_a_label_that_a_person_may_still_mend(begin):
     assert len(session.sample) == before  # what is left is no random sample
 
 
-def test_images_may_come_and_go(begin, monkeypatch):
+def test_images_may_come_and_go(begin, tmp_path, monkeypatch):
+    (tmp_path / "images" / "new").mkdir(parents=True)
     monkeypatch.setattr(labelling, "LOOK_SECONDS", 0.05)
     session = begin(10)
     gone = session.upcoming("label")[0]["name"]
@@ -355,7 +373,7 @@ def test_a_training_brings_new_guesses_while_labelling_goes_on(begin, notebook, 
     label_some(session, 5)
     with pytest.raises(LabellingError, match="Training is already running"):
         session.train()
-    with pytest.raises(LabellingError, match="There is no model yet"):
+    with pytest.raises(LabellingError, match="No model has been trained"):
         session.serve()
     session.every = 0
     (models.ROOT / "go").touch()
@@ -376,7 +394,7 @@ def test_a_training_that_fails_says_why_and_leaves_the_model(begin, notebook):
     label_some(session, 40)
     session.train()
     wait_until(lambda: session.training is None)
-    assert session.message.endswith("the model stays as it was. DatasetError: All images are upside down.")
+    assert session.message.endswith("the model is unchanged. DatasetError: All images are upside down.")
     assert not session.is_trained and session.upcoming("label")[0]["guess"].startswith("t")
 
 

@@ -316,17 +316,17 @@ def test_labels_from_folders_and_names_are_taken_where_somebody_says_so(tmp_path
     lay(tmp_path / "set", images("train/7/img_1.png", "test/8/img_2.png", "img_3.png") | {"labels.csv": "x"})
     labels, said = read(tmp_path / "set", "folder")
     assert labels == {"train/7/img_1.png": "7", "test/8/img_2.png": "8"}
-    assert said[0] == "Labels come from the folders' names: img_2.png is '8', img_1.png is '7'."
+    assert said[0] == "Labels come from the folder names: img_2.png is '8', img_1.png is '7'."
     assert {split for _, _, split in find_labels(tmp_path / "set", PATTERN, "folder").rows} == {
         "",
         "test",
         "train",
     }
     labels, said = read(tmp_path / "set", "name")
-    assert labels["train/7/img_1.png"] == "img_1" and "look like counters" in said[1]
+    assert labels["train/7/img_1.png"] == "img_1" and "look like serial numbers" in said[1]
     labels, said = read(tmp_path / "set", "name", r"img_(.+)")
     assert labels["img_3.png"] == "3" and said[0].startswith(
-        "Labels come from the files' names, by LABEL_PATTERN"
+        "Labels come from the file names, by LABEL_PATTERN"
     )
 
 
@@ -349,11 +349,14 @@ REFUSED = {
     "list beside the folder": ({"../labels.csv": HEADER + ROWS}, r"labels.csv lists images of .*LABEL_FROM"),
     "unknown columns": (
         {"labels.csv": "filename,width,height\n0.png,3,4\n"},
-        r"of its columns \(filename, width, height\) none is called \"label\"",
+        r"none of its columns \(filename, width, height\) is called \"label\"",
     ),
-    "unknown columns, no usual name": ({"x.csv": "a;b\n0.png;x\n1.png;y\n"}, r"of its columns \(a, b\) none"),
-    "unknown columns, JSON": ({"x.txt": '[{"file": "0.png", "x": "a"}]'}, r"of its columns \(file, x\) none"),
-    "several texts": ({"x.csv": "file,text,words\n0.png,a,b\n"}, r"columns \(file, text, words\) several"),
+    "unknown columns, no usual name": ({"x.csv": "a;b\n0.png;x\n1.png;y\n"}, r"none of its columns \(a, b\)"),
+    "unknown columns, JSON": ({"x.txt": '[{"file": "0.png", "x": "a"}]'}, r"none of its columns \(file, x\)"),
+    "several texts": (
+        {"x.csv": "file,text,words\n0.png,a,b\n"},
+        r"several columns \(file, text, words\) may",
+    ),
     "other images' names": (
         {"x.csv": HEADER + "a.png,1\nb.png,2\nc.png,3\nd.png,4\n"},
         r"no name in its columns filename and label is that of an image: a.png, b.png, c.png\)",
@@ -392,13 +395,13 @@ REFUSED = {
     ),
     "docTR, for detection": (
         {"labels.json": '{"0.png": {"img_dimensions": [9, 9], "polygons": [[[0, 0]]]}}'},
-        r"columns \(filename, img_dimensions, polygons\) none",
+        r"none of its columns \(filename, img_dimensions, polygons\)",
     ),
     "Label Studio, several areas": (
         {"x.json": json.dumps([label_studio("0.png", "a"), label_studio("1.png", "b", "c")])},
         "texts",
     ),
-    "COCO": ({"x/_annotations.coco.json": json.dumps(COCO)}, "none is called"),
+    "COCO": ({"x/_annotations.coco.json": json.dumps(COCO)}, "none of its columns"),
     "YOLO": (
         {f"{n}.txt": "0 0.5 0.5 0.25 0.3\n" for n in range(3)},
         r"0.txt can't be used \(it must be one line, the text of the image\)",
@@ -462,14 +465,14 @@ def test_names_that_count_are_no_labels(tmp_path, names, are_counters):
     if not are_counters:
         read(folder)
         return
-    with pytest.raises(DatasetError, match=r'look like counters, not labels\. .*"name" or to "folder"'):
+    with pytest.raises(DatasetError, match=r'look like serial numbers, not labels\. .*"name" or to "folder"'):
         read(folder)
-    assert any("look like counters" in line for line in read(folder, "name")[1])
+    assert any("look like serial numbers" in line for line in read(folder, "name")[1])
 
 
 def test_names_that_count_in_one_folder_are_no_labels(tmp_path):
     lay(tmp_path, images(*(f"train/{n * n}a.png" for n in range(200)), *(f"test/{n}.png" for n in range(12))))
-    with pytest.raises(DatasetError, match=r"such as 0.png, look like counters"):
+    with pytest.raises(DatasetError, match=r"such as 0.png look like serial numbers"):
         read(tmp_path)
 
 
@@ -554,7 +557,7 @@ def test_folders_that_may_not_be_read_are_counted(tmp_path):
     lay(tmp_path, images("a.png", "x/b.png"))
     (tmp_path / "x").chmod(0)
     try:
-        assert list_files(tmp_path)[1] == {"folders that may not be read": 1}
+        assert list_files(tmp_path)[1] == {"folders without permission to read": 1}
     finally:
         (tmp_path / "x").chmod(0o700)
 

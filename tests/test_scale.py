@@ -85,7 +85,7 @@ def test_bad_sources_get_a_sentence(run, tmp_path):
     (tmp_path / "out").mkdir()
     none = read_many.find_written(tmp_path / "out", "csv")
     for names, words in [
-        (["twice.parquet"], "a stands in more than one row"),
+        (["twice.parquet"], "a is in more than one row"),
         (["other.parquet"], "no column bytes and no path"),
         (["no.parquet"], "can't be read"),
         (["other.parquet", "a.png"], "one after the other"),

@@ -832,6 +832,9 @@ def test_uploads_what_broke_off_and_tables_are_deleted_within_the_hour(served, t
         os.utime(file, (0, time.time() - uploads.KEEP_SECONDS))
     store.clean()
     assert list(tmp_path.rglob("*")) == [kept.parent, kept]
+    store.kept.clear()
+    store.clean()
+    assert tmp_path.is_dir() and not any(tmp_path.iterdir())
     assert uploads.KEEP_SECONDS + 2 * patches.IDLE_SECONDS < 3600
     read_many(served, {"path": upload(served).json()[0]})
     (table,) = served.scratch.glob("readings_*.csv")

@@ -3,11 +3,11 @@
 import unicodedata
 
 import pytest
-from decoding import reorder
+from decoding import reorder, to_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data import encode, to_text
+from training.data import encode, find_alphabet
 from training.plots import from_left
 from training.writing import clean, find_look_alikes, shape
 
@@ -52,9 +52,18 @@ def test_letters_of_arabic_are_joined_one_by_one():
 def test_joiners_are_learnt_and_read():
     label, note = clean("می\u200cخواهم 12", ignore_case=False)
     assert not note and reorder(reorder(label)) == label and "\u200c" in reorder(label)
-    char_to_num = {character: number for number, character in enumerate(sorted(set(label)), start=1)}
+    assert recode(label) == label
+
+
+def recode(label):
+    char_to_num = {character: number for number, character in enumerate(find_alphabet([label]), start=1)}
     ids = encode([label], char_to_num, len(label))[0]
-    assert to_text(ids, {number: character for character, number in char_to_num.items()}) == label
+    return to_text(ids, {number: character for character, number in char_to_num.items()})
+
+
+def test_brackets_are_learnt_as_they_are_seen():
+    assert recode("א)") == "א)" and recode("1) שלום") == "1) שלום"
+    assert find_alphabet(["א)"]) == ["(", ")", "א"] and find_alphabet(["a)"]) == [")", "a"]
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,7 @@ def check(rejected: pd.DataFrame, splits: dict[str, pd.DataFrame], shape: Shape)
     look_alikes = find_look_alikes(set(counts))
     for row in table.itertuples():
         height, width = shape.line_size(row.height, row.width)
-        fitted_rows = height * min(shape.height / height, shape.width / width / shape.stretch)
-        is_tall = is_turned(row, shape)
+        is_tall, fitted_rows = is_turned(row, shape), shape.fitted_size(height, width)[0]
         problems = {
             row.note: bool(row.note),
             "text too small, because the image is so wide": fitted_rows < min(LEAST_ROWS, height),
@@ -101,7 +100,7 @@ def find_causes(
     backwards = labels.map(lambda label: reorder(label) != label).mean()
     knows = learnt["right"].mean()
     causes = {
-        f"It was trained for only {epochs} epochs: let EPOCHS be None.": epochs < LEAST_EPOCHS,
+        f"It was trained for only {epochs} epochs: set EPOCHS to None.": epochs < LEAST_EPOCHS,
         f"{turned:.0%} of the images are taller than wide: turn them, or cut them into lines.": turned
         > OFTEN,
         f"{two_lines:.0%} of the images seem to contain two lines of text: set LINES to 2.": (
@@ -112,7 +111,7 @@ def find_causes(
         ),
         f"{mixed:.0%} of the labels contain letters of one script that look like those of another: use "
         "one script.": mixed > OFTEN,
-        "The labels look like counters: check LABEL_FROM and LABEL_PATTERN.": are_counters(list(labels)),
+        "The labels look like serial numbers: check LABEL_FROM, LABEL_PATTERN.": are_counters(list(labels)),
         f"There are only {labels.nunique()} different labels: check that they are the texts in the images.": (
             labels.nunique() < len(labels) / 10
         ),

@@ -3,6 +3,8 @@
 import hashlib
 import math
 import stat
+import unicodedata
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -184,7 +186,7 @@ def scan(
     reject(table["contrast"] < MIN_CONTRAST, "nearly blank")
     unclear = usable().groupby("digest")["label"].transform("nunique") > 1
     reject(unclear, "same image with different labels")
-    reject(usable().duplicated("digest"), "copy of another file")
+    reject(usable().duplicated("digest"), "duplicate file")
     kept = usable()
     shape = choose_shape(kept, colour, lines) if len(kept) else Shape(0, 0, 1, 1)
     heights, widths = shape.line_size(kept["height"], kept["width"])
@@ -267,8 +269,17 @@ def split(
 
 
 def digest(table: pd.DataFrame) -> str:
-    """Return the SHA-256 of the labels and images of a table, in its order."""
-    return hashlib.sha256(table[["label", "digest"]].to_json(orient="values").encode()).hexdigest()
+    """Return the SHA-256 of the labels, images and given splits of a table, in its order."""
+    identity = table.reindex(columns=["label", "digest", "split"])
+    return hashlib.sha256(identity.to_json(orient="values").encode()).hexdigest()
+
+
+def find_alphabet(labels: Iterable[str]) -> list[str]:
+    """Sort the characters of labels; brackets among right-to-left letters come with their mirror images."""
+    found = set("".join(labels))
+    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in found):
+        found |= {reorder(f"א{character}א")[1] for character in found if unicodedata.mirrored(character)}
+    return sorted(found)
 
 
 def encode(labels: list[str], char_to_num: dict[str, int], max_length: int) -> np.ndarray:
@@ -277,8 +288,3 @@ def encode(labels: list[str], char_to_num: dict[str, int], max_length: int) -> n
     for row, label in enumerate(labels):
         label_ids[row, : len(label)] = [char_to_num[character] for character in reorder(label)]
     return label_ids
-
-
-def to_text(label_ids: np.ndarray, num_to_char: dict[int, str]) -> str:
-    """Decode one row of label ids, padded with `BLANK`."""
-    return reorder("".join(num_to_char[int(number)] for number in label_ids if number != BLANK))

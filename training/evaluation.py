@@ -10,10 +10,9 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from decoding import are_usual, decode
+from decoding import are_usual, decode, to_text
 from rapidfuzz.distance import Levenshtein
 
-from training.data import to_text
 from training.intervals import wilson_interval
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # of each image, from label ids and logits

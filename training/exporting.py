@@ -159,8 +159,9 @@ def add_examples(folder: Path, test: pd.DataFrame, kind: str, characters: list[s
     (folder / "Examples").mkdir()
     some = test.sample(min(10, len(test)), random_state=seed)
     if kind == "test":
-        for path in some["path"]:
-            shutil.copy(path, folder / "Examples")
+        for number, path in enumerate(map(Path, some["path"])):
+            target = folder / "Examples" / path.name
+            shutil.copy(path, target.with_name(f"{number}_{path.name}") if target.exists() else target)
         return
     rng = np.random.default_rng(seed + 1)
     if able := [character for character in characters if character in drawable(MONO) and character != " "]:
@@ -171,7 +172,7 @@ def add_examples(folder: Path, test: pd.DataFrame, kind: str, characters: list[s
 
 
 def swap_in(new: Path) -> None:
-    """Move what is in the folder `new` beside it, in place of what has the same names there.
+    """Move the contents of the folder `new` to its parent, in place of what has the same names there.
 
     The step that counts is a rename: from then on `Recognizer` prefers `new_export`. Wherever this is
     interrupted, the app reads the whole old model or the whole new one. The next swap first ends this one.

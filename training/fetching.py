@@ -59,7 +59,7 @@ def check_members(members: list[zipfile.ZipInfo]) -> None:
         raise ValueError(f"{len(members):,} files of {size:,} bytes exceed the limit")
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{member.filename!r} is packed in an uncommon way")
+            raise ValueError(f"{member.filename!r} has an unsupported compression")
 
 
 def open_zip(archive: Path) -> zipfile.ZipFile:
@@ -165,10 +165,10 @@ def download_from_hub(name: str, folder: Path) -> None:
         raise DatasetError(f"hf:{name} is too large: {size:,} bytes. Download a part of it by hand.")
     if parquets and (images - {".parquet"}).isdisjoint(kinds[path].lower() for path in wanted):
         check_remote_parquet(name, commit, parquets[0], sizes[parquets[0]])
-    patterns = [f"*{kinds[path]}" for path in wanted]
+    patterns = sorted({f"*{kinds[path]}" for path in wanted})
     snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=patterns, local_dir=folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    for archive in sorted(folder.rglob("*.zip")):
+    for archive in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".zip"):
         unpack(archive, archive.with_suffix(""))
         archive.unlink()
 
@@ -289,10 +289,11 @@ def fill_once(folder: Path, target: Path, fill: Callable[[Path], object]) -> Non
                 raise
 
 
-def hash_files(paths: list[Path]) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of what files hold."""
+def hash_files(paths: list[Path], folder: Path) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of what files below a folder are called and hold."""
     digest = hashlib.sha256()
     for path in paths:
+        digest.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape"))
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16]
@@ -329,17 +330,21 @@ def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
             count = int(synthetic[1] or DEFAULT_COUNT)
             target, fill = folder / f"synthetic-{count}-{seed}", partial(draw_dataset, count, seed)
         elif dataset and path.is_dir():
+            from folders import find_images
+
             name, parquets = path.absolute().name, find_parquets(path)
             if not parquets:
                 return path, name
-            digest = hash_files(parquets)
+            if others := find_images(path)[0]:
+                print(f"Only the Parquet files of {path} are used, not its {len(others):,} image files.")
+            digest = hash_files(parquets, path)
             target, fill = folder / f"{name}-{digest}", partial(unpack_parquets, parquets, path)
         elif path.is_file():
             if (size := path.stat().st_size) > MAX_BYTES:
                 raise DatasetError(
                     f"{path.name} is too large: {size:,} bytes. Unpack it, and set DATASET to the folder."
                 )
-            target, name = folder / f"{path.stem}-{hash_files([path])}", path.name
+            target, name = folder / f"{path.stem}-{hash_files([path], path.parent)}", path.name
             fill = partial(fill_and_unpack, partial(unpack, path))
         else:
             raise DatasetError(

@@ -36,7 +36,7 @@ class EpochLine(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if epoch and not self.seconds:
-            print(f"{epoch} of {self.params['epochs']} epochs were done before.", flush=True)
+            print(f"Training resumes after epoch {epoch} of {self.params['epochs']}.", flush=True)
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
@@ -58,7 +58,7 @@ class EpochLine(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         if not self.seconds:
-            print(f"All {self.params['epochs']} epochs were done before.", flush=True)
+            print(f"All {self.params['epochs']} epochs are already done.", flush=True)
 
 
 def image_bytes(data: tf.data.Dataset) -> int:
@@ -171,7 +171,7 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
     """
     history = read_log(run)
     kept = history.index[-1]
-    if len(history) < epochs:
+    if history["epoch"].iloc[-1] + 1 < epochs:  # a row may be torn
         try:
             model.load_weights(run / "best.weights.h5")
             kept = history["val_loss"].idxmin()

@@ -4,9 +4,9 @@ import math
 from statistics import NormalDist
 
 
-def wilson_interval(right: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Compute the interval for a share of `right` out of `count` (Wilson, 1927)."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
+    """Compute the 95% interval for a share of `right` out of `count` (Wilson, 1927)."""
+    z = NormalDist().inv_cdf(0.975)
     share = right / count
     middle = share + z**2 / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))

@@ -161,7 +161,7 @@ def object_to_names(folder: Path, images: list[Path], others: list[Path], names:
         groups[image.parent].append(image)
     for group in (images, *(group for group in groups.values() if len(group) >= FEW)):
         if are_counters([image.stem for image in group]):
-            yield f"The files' names, such as {group[0].name}, look like counters, not labels."
+            yield f"File names such as {group[0].name} look like serial numbers, not labels."
 
 
 def note_names(labels: list[str]) -> Iterator[str]:
@@ -170,7 +170,7 @@ def note_names(labels: list[str]) -> Iterator[str]:
     if not labels:
         return
     if are_counters(labels):
-        yield "These look like counters, not labels: one prefix, and numbers."
+        yield "These look like serial numbers, not labels: one prefix, then numbers."
     elif len(prefix := os.path.commonprefix(labels)) > 2:  # noqa: RUF071, of letters
         yield f"All labels begin with {prefix!r}: LABEL_PATTERN can leave that out."
     if copies := [label for label in labels if COPY.search(label)]:
@@ -237,12 +237,12 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
     elif label_from == "folder":
         labels = [image.parent.name if image.parent != folder else "" for image in images]
         splits = [find_split(*image.relative_to(folder).parts[:-2]) for image in images]
-        where = "the folders' names"
+        where = "the folder names"
     else:
         labels = labels_from_names(images, pattern)
         if is_open and (objection := next(object_to_names(folder, images, others, names), "")):
             raise DatasetError(f"{objection} {HOW}")
-        where = "the files' names" + f", by LABEL_PATTERN {pattern!r}" * (pattern != PATTERN)
+        where = "the file names" + f", by LABEL_PATTERN {pattern!r}" * (pattern != PATTERN)
         notes += note_names(labels)
     if not lists:
         rows = list(zip(images, labels, splits, strict=True))

@@ -73,10 +73,9 @@ def find_text_column(columns: list[Any]) -> int:
     found = [number for number, column in enumerate(simple) if column in TEXTS]
     found = found or [number for number, column in enumerate(simple) if column in LABELS]
     if len(found) != 1:
-        fault = (
-            "several may hold the texts: rename all but one" if found else 'none is called "label" or "text"'
-        )
-        raise ListError(f"of its columns ({show(columns, 12)}) {fault}")
+        listed = f"({show(columns, 12)})"
+        fault = f'none of its columns {listed} is called "label" or "text"'
+        raise ListError(f"several columns {listed} may hold the text: rename all but one" if found else fault)
     return found[0]
 
 
@@ -221,8 +220,8 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():  # a pipe or a device might never end
         raise ListError("it is not a file")
-    if (size := path.stat().st_size) > MAX_LIST_BYTES:
-        raise ListError(f"{size:,} bytes exceed the limit")
+    if path.stat().st_size > MAX_LIST_BYTES:
+        raise ListError(f"it is larger than {MAX_LIST_BYTES / 1e6:g} MB: split it")
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -324,7 +323,7 @@ def read_list(path: Path, is_image: IsImage) -> List:
     except ListError:
         raise
     except ImportError as error:
-        raise ListError("no package that is installed reads it: save it as CSV, in UTF-8") from error
+        raise ListError("no installed package can read it: save it as CSV in UTF-8") from error
     except Exception as error:  # whatever the packages for these formats raise
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     if found.sources:  # a person has seen these

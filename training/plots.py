@@ -43,15 +43,15 @@ def draw_images(images: Sequence[np.ndarray], titles: Sequence[str], columns: in
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(np.squeeze(image), cmap="gray")
+        axis.imshow(image, cmap="gray")
         axis.set_title(from_left(title), fontsize=9, family=FONTS, parse_math=False)
     return figure
 
 
-def draw_counts(labels: Sequence[str], most: int = 60) -> Figure:
+def draw_counts(labels: Sequence[str]) -> Figure:
     """Draw how often the rarest characters of the labels occur."""
     counts = Counter("".join(labels))
-    rarest = sorted(sorted(counts), key=counts.__getitem__)[:most]
+    rarest = sorted(sorted(counts), key=counts.__getitem__)[:60]
     figure, axis = plt.subplots(figsize=(10, 2.5))
     axis.bar(rarest, [counts[character] for character in rarest])
     axis.set(title=f"How often characters occur: the {len(rarest)} rarest of {len(counts)}", ylabel="count")
@@ -102,7 +102,7 @@ def draw_reading(
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4), sharex=True, height_ratios=[1, 1])
     extent = (0, image.shape[1], image.shape[0], 0)
-    top.imshow(image.squeeze(), cmap="gray", aspect="auto", extent=extent)
+    top.imshow(image, cmap="gray", aspect="auto", extent=extent)
     for character in reading.characters:
         top.axvspan(character.left, character.right, color="tab:orange", alpha=0.4)
     title = from_left(f"{reading.text} ({reading.confidence:.1%})")

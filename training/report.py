@@ -57,7 +57,7 @@ def collect(
         "split": {name: len(rows) for name, rows in splits.items()},
         **settings,
         "epochs": len(history),
-        "kept_epoch": int(history.index[history["kept"]][-1]) + 1,
+        "kept_epoch": int(history.loc[history["kept"], "epoch"].iloc[-1]) + 1,
         "seconds": round(float(history["seconds"].sum()), 1),
         "start": start,
         "parameters": model.count_params(),
@@ -124,5 +124,5 @@ def conclude(results: dict[str, Any], recognizer: Recognizer) -> str:
     here = recognizer.folder
     serve = f"`pip install -r {here}/requirements.txt`, then `python {here}/app.py` serves it"
     if not (here / "app.py").exists():
-        serve = "copy it over the model in a copy of demo_app, whose app.py serves it"
+        serve = "to serve it, copy it into a copy of demo_app and run app.py there"
     return f"{verdict} It is in {here}; {serve}."

@@ -127,7 +127,7 @@ def main() -> None:
             return print(error.evalue)
         print(f"\n{executed} is the notebook up to the cell that failed.", flush=True)
         sys.exit(str(error) if is_bug(error) else f"{error.ename}: {error.evalue}")
-    kept = "study.ipynb and the README of demo_app stay as they are."
+    kept = "study.ipynb and demo_app/README.md are unchanged."
     if publish(book, ROOT):
         kept = "Its outputs are in study.ipynb, too."
     print(f"\n{executed} is the notebook with its outputs. {kept}")
