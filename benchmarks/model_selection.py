@@ -122,8 +122,8 @@ def main() -> None:
             }
             count = sum(results["split"]["validation"] for results in seeds)
             pooled["low"], pooled["high"] = wilson_interval(round(pooled["exact_match"] * count), count)
-            seconds = [row["seconds"] for row in rows]
-            pooled["seconds"] = None if None in seconds else float(np.median(seconds))
+            median = float(np.median([row["seconds"] or np.inf for row in rows]))
+            pooled["seconds"] = median if np.isfinite(median) else None
             pooled["test_exact_match"] = float(np.mean([r["metrics"]["exact_match"] for r in seeds]))
             finalists.append({"labels": "all" if labels is None else str(labels)} | pooled)
             folders.append(runs.run_folder(f"{name}-{SEEDS[0]}") / "app")

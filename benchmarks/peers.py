@@ -128,7 +128,7 @@ def read_all(make: Callable[..., Reader], paths: list[str], *settings: Any) -> t
     seconds = time.perf_counter() - start
     # The peak that `getrusage` gives would be at least that of the process which started this one.
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return texts, seconds, 1000 * int(peak)
+    return texts, seconds, 1024 * int(peak)
 
 
 def measure(make: Callable[..., Reader], rows: Any, alphabet: str, *settings: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -33,7 +33,7 @@ def benchmarks() -> str:
     one, many = speed["one_image_ms"], speed["thousand_images_per_second"]
     rows += [
         (
-            f"seconds of fit from random weights to {race['goal']:.0%} of a held-out tenth, each seed",
+            f"seconds of training from random weights to {race['goal']:.0%} on validation, by seed",
             *(
                 ", ".join(f"{seconds:.0f}" if seconds else "never" for seconds in race["seconds"][name])
                 for name in ("CustomOCR", "tutorial recipe")

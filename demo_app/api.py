@@ -398,6 +398,6 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
 
 
 def mount(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> dict[str, Any]:
-    """Give what puts the API before gradio's own routes: arguments of its FastAPI app."""
+    """Give the arguments of a FastAPI app that put the API before gradio's own routes."""
     api = build_api(recognizer, readers)
     return {"routes": [Route(path, api) for path in api.openapi()["paths"]], "openapi_url": None}

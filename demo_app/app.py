@@ -346,7 +346,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve the page that reads the text in images.")
     here = Path(__file__).parent
     parser.add_argument(
-        "--model", type=Path, default=here, metavar="FOLDER", help="the model's (default: this one)"
+        "--model", type=Path, default=here, metavar="FOLDER", help="model (default: this folder)"
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted

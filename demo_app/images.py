@@ -283,8 +283,8 @@ def _strip_tiff(content: bytes) -> bytes:
 def open_image(source: ImageSource, channels: int = 1) -> np.ndarray:
     """Open an image as pixels, with its EXIF rotation applied.
 
-    What is transparent becomes white, or black where all that is seen is nearly white. Of an animation, the
-    first frame counts that is not blank.
+    What is transparent becomes white, or black where all that is seen is nearly white. An animation
+    gives its first frame that is not blank.
 
     Args:
         source: Path, encoded bytes, binary file object, Pillow image, or uint8 array of shape

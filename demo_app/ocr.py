@@ -253,8 +253,8 @@ class Recognizer:
 
         Args:
             image: See `open_image`.
-            form: What the text is known to be. The best text that fits is read; where none is found, the
-                best of the alphabet. It is not sure if texts that fit are improbable.
+            form: The known format. The best text that fits is read; if there is none, the best of the
+                alphabet. The reading is not sure if fitting texts are improbable.
 
         Raises:
             ImageError: If it can't be opened, see `open_image`.
@@ -442,11 +442,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     here = Path(__file__).parent
     parser.add_argument(
-        "--model", type=Path, default=here, metavar="FOLDER", help="the model's (default: this one)"
+        "--model", type=Path, default=here, metavar="FOLDER", help="model (default: this folder)"
     )
     parser.add_argument("--version", action="version", version=VERSION)
-    parser.add_argument("--pattern", default="", metavar="REGEX", help="pattern of the whole text")
-    parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="that the text may contain")
+    parser.add_argument("--pattern", default="", metavar="REGEX", help="pattern for the whole text")
+    parser.add_argument("--alphabet", default="", metavar="CHARACTERS", help="allowed characters")
     parser.add_argument("--json", action="store_true", help="write a line of JSON for each image")
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write {','.join(COLUMNS)}")
     return parser.parse_args()

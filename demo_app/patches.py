@@ -103,7 +103,7 @@ def prepare_gradio() -> Store:
 def limit_jobs(page: gr.Blocks) -> None:
     """Let few events of the queue `JOBS` wait or run, and two of each visitor: one may just have ended.
 
-    As few results are kept that nobody fetches. One may have 10,000 rows.
+    As few unfetched results are kept. One may have 10,000 rows.
     """
     queue, jobs = page._queue, {}  # visitor and session of each event
     push = queue.push

@@ -68,7 +68,7 @@ class Store:
 
 
 def own_path(path: str, folder: Path) -> str:
-    """Return the path of an upload; gradio leaves out to check files that say they are of another kind.
+    """Return the path of an upload; gradio does not check files that claim another type.
 
     Raises:
         ImageError: If it does not lie in the folder of uploads.

@@ -280,7 +280,7 @@ def describe(status: dict[str, Any]) -> str:
 
 
 def mount(labelling: Labelling) -> dict[str, Any]:
-    """Give what puts the page's own routes before gradio's, and refuses other sites' requests."""
+    """Give the arguments of a FastAPI app: the page's own routes, and a check that refuses other sites."""
     api = FastAPI(openapi_url=None)
 
     @api.exception_handler(LabellingError)

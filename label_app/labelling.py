@@ -54,7 +54,7 @@ STATE = [
 class Labelling:
     """A folder that is being labelled. Several threads may call all methods.
 
-    Images have numbers, in an order of chance that stays the same.
+    Images are numbered in a fixed random order.
 
     Args:
         folder: Holds the images, and gets `labels.csv`.

@@ -26,8 +26,8 @@ def check(rejected: pd.DataFrame, splits: dict[str, pd.DataFrame], shape: Shape)
         shape: Of the network's input.
 
     Returns:
-        One row per problem, its name the index: whether the images are rejected or kept, how many files have
-        it, three of them. Where there is none, one row says that.
+        One row per problem, indexed by its name: whether the images are rejected or kept, the number of
+        files, three examples. If there is no problem, one row says so.
     """
     rows = []
     for row in rejected.itertuples():

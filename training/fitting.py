@@ -183,8 +183,8 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
 def load_start(model: keras.Model, start: str | Path, alphabet: str) -> list[str]:
     """Take the weights of the layers that another network has too, with the same names and shapes.
 
-    Of the first layer, one for grey fits one for colour. Of the last layer, `logits`, the blank and the
-    characters are taken that both networks know, or that look the same; the others get the mean of those.
+    A first layer for grey also fits colour. The last layer, `logits`, takes the weights of the blank and of
+    characters that both networks know or that look the same; other characters get their mean.
 
     Args:
         model: Gets the weights.
