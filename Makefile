@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-light browser test test-all lint audit release-check study start label
+.PHONY: demo demo-light browser test test-all lint audit release-check study start label named
 
 demo: $(VENV)/demo
 	$(BIN)/python demo_app/app.py
@@ -51,8 +51,11 @@ start: $(VENV)/env
 		-p AUGMENTATION 0.3 -p EXAMPLES synthetic -p OUTPUT training/start -p REPORT work/start
 
 # For example: make label DATASET=../mine PARAMETERS="-p LINES 2"
-label: $(VENV)/env
-	$(BIN)/python -m label_app.app $(if $(DATASET),"$(DATASET)",$(error Name the folder of your images: make label DATASET=../mine)) $(PARAMETERS)
+label: named $(VENV)/env
+	$(BIN)/python -m label_app.app "$(DATASET)" $(PARAMETERS)
+
+named:
+	@$(if $(DATASET),:,$(error Name the folder of your images: make label DATASET=../mine))
 
 $(VENV)/demo: demo_app/requirements.txt | $(VENV)/ready
 	$(BIN)/pip install --quiet -r $<

@@ -7,6 +7,7 @@ run of the same code has written, and goes on after it.
 """
 
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -37,6 +38,7 @@ SEEDS = (1, 2, 3, 4, 5)
 ORDERS = ("least sure", "random")
 TRAIN_AT = (60, 80, 110, 150, 300, 700)  # labels
 ENOUGH = 0.99  # of all labels
+SELECT_ALL = 0.3  # confidence below which the page selects the whole guess
 MANY, ANSWERS = 100_000, 500
 
 
@@ -55,17 +57,34 @@ def unlabel(name: str, seed: int, folder: Path) -> dict[str, str]:
 
 
 def count_keys(item: dict[str, Any], label: str) -> int:
-    """Count the keys to turn what the field holds into a label, and to accept it."""
-    guess = item["guess"]
-    edits = Levenshtein.editops(guess, label)
-    if not edits:
-        return 1
-    typed = len(label) + (item["confidence"] >= 0.3) + 1  # over all of it, which Ctrl+A selects if need be
-    marks = [mark["at"] for mark in item["marks"] if mark["at"] >= 0]
+    """Count the keys to turn what the field holds into a label, and to accept it.
+
+    The page selects the whole of an improbable guess, else its first marked character.
+    """
+    guess, all_selected = item["guess"], item["confidence"] < SELECT_ALL
+    edits = [(edit.tag, edit.src_pos) for edit in Levenshtein.editops(guess, label)]
+    marks = [] if all_selected else [mark["at"] for mark in item["marks"] if mark["at"] >= 0]
     caret = min(marks, default=len(guess))
-    places = [edit.src_pos for edit in edits]
-    moves = min(abs(caret - places[0]), abs(caret - places[-1])) + places[-1] - places[0]
-    return min(typed, moves + len(edits) + 1)
+    # Where the caret is after an arrow key that ends the selection.
+    starts = [(caret, 1), (caret + 1, 1)] if marks else [(caret, 0)]
+    if all_selected:
+        starts = [(0, 1), (len(guess), 1)]
+    keys = [len(label) + (not all_selected)]  # Ctrl+A, and all of it anew
+    if marks and (over := next((edit for edit in edits if edit[0] != "insert" and edit[1] == caret), None)):
+        keys += _press([edit for edit in edits if edit != over], [(caret + 1, 1)])
+    return 1 + min(keys + _press(edits, starts)) if edits else 1
+
+
+def _press(edits: list[tuple[str, int]], starts: list[tuple[int, int]]) -> list[int]:
+    """Count the keys of edits, in both directions, from each start: a place of the caret, the keys so far."""
+    counts = []
+    for some, (at, keys) in itertools.product((edits, edits[::-1]), starts):
+        for tag, place in some:
+            ends = (place,) if tag == "insert" else (place, place + 1)  # Delete, Backspace
+            keys += min(abs(at - end) for end in ends) + 1 + (tag == "replace")
+            at = ends[-1]
+        counts.append(keys)
+    return counts
 
 
 def wait(session: Labelling, is_over: Any) -> None:  # noqa: ANN401, a function

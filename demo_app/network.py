@@ -136,9 +136,8 @@ def load_network(folder: Path, shape: Shape, runtime: str | None) -> Network:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ModelError(
-                "Neither TensorFlow nor onnxruntime is installed. Install what requirements-light.txt lists."
-            ) from error
+            missing = "Neither TensorFlow nor" if installed == "onnx" else "RUNTIME is onnx, but no"
+            raise ModelError(f"{missing} onnxruntime is installed. Run pip install onnxruntime.") from error
         options = onnxruntime.SessionOptions()
         # More than two are no faster; processes that have a core each say so.
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "2"))

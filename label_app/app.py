@@ -192,18 +192,23 @@ LISTEN = """() => {
     }
     const answer = async text => {
         if (!shown || busy) return
+        const item = shown, own = mode
         busy = true
         try {
-            await post({name: shown.name, text, guess: shown.guess})
-            if (text !== null) past.push({...shown, label: text})
+            await post({name: item.name, text, guess: item.guess})
+            if (text !== null) past.push({...item, label: text})
             say("")
-            show(items[0])
+            if (mode === own) show(items[0])
         } catch (error) {
             say(error.message)
         }
         busy = false
     }
-    const back = () => past.length ? show(past.pop(), true) : say("There is nothing to go back to.")
+    const back = () => {
+        if (busy) return
+        if (past.length) show(past.pop(), true)
+        else say("There is nothing to go back to.")
+    }
     window.labelling = {
         choose: value => {
             mode = value

@@ -39,6 +39,7 @@ DOUBTFUL = 0.9  # confidence of a character, below which it is marked
 NEW_CHARACTER = 0.02  # how probable one may be where the alphabet counts as known
 LEAST_LABELS = 10  # to train with, beside those of the random sample
 LOOK_SECONDS = 5  # from one look for new files to the next
+STILL_COPIED = 10  # seconds after the last change of a file that may not be complete
 NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
 CODES = {"given": GIVEN, "sample": SAMPLE, "person": PERSON, "model": MODEL}
 STATE = [
@@ -485,6 +486,8 @@ class Labelling:
                 for number, reading, some in zip(numbers, readings, seen, strict=True):
                     if some is None:
                         self.state["gone"][number] = True
+                        if time.time() - _changed_at(self.folder / self.names[number]) / 1e9 < STILL_COPIED:
+                            self.folders = {}  # so that it is looked for again
                     elif number_of_round == self.round:
                         self.guesses[number], self.thumbnails[number] = some
                         self.state["confidence"][number] = reading.confidence if reading.text else 0

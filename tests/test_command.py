@@ -134,6 +134,7 @@ def test_only_bugs_keep_their_traceback():
         "import json\njson.loads('{')": True,
         "try:\n    int('x')\nexcept ValueError:\n    raise": True,
         "len(5)": True,
+        "len(": True,
     }
     book = new_notebook(cells=[new_code_cell(source) for source in sources], metadata=KERNEL)
     NotebookClient(book, allow_errors=True, resources={"metadata": {"path": str(ROOT)}}).execute()

@@ -17,6 +17,7 @@ from drawn_sets import draw_plates
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import open_image
+from labelling import count_keys
 from network import Shape
 from ocr import Character, ModelError, Reading
 from PIL import Image
@@ -290,6 +291,38 @@ def test_what_is_sure_becomes_a_label_that_a_person_may_still_mend(begin):
     before = len(session.sample)
     label_some(session, 10)
     assert len(session.sample) == before  # what is left is no random sample
+
+
+def test_an_image_that_was_looked_at_while_it_was_copied_is_read(begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "LOOK_SECONDS", 0.05)
+    session = begin(10)
+    file = session.folder / "copied.png"
+    draw(tmp_path / "whole.png", 77)
+    content = (tmp_path / "whole.png").read_bytes()
+    with file.open("wb", buffering=0) as copied:
+        copied.write(content[:60])
+        wait_until(lambda: session.state["gone"].any())
+        copied.write(content[60:])
+    wait_until(lambda: session.status()["read"] == 11)
+
+
+@pytest.mark.parametrize(
+    ("guess", "confidence", "mark", "label", "keys"),
+    [
+        ("abcd", 0.9, None, "abcd", 1),
+        ("abcd", 0.9, 1, "axcd", 2),
+        ("abcd", 0.9, 1, "abcx", 5),
+        ("abcd", 0.9, None, "abcx", 3),
+        ("abcdefgh", 0.2, 5, "abcdeXgh", 6),
+        ("abcdefgh", 0.9, 5, "abcdeXgh", 2),
+        ("abcd", 0.2, 1, "wxyz", 5),
+        ("", 0, None, "ab", 3),
+    ],
+)
+def test_keystrokes_are_counted_as_on_the_page(guess, confidence, mark, label, keys):
+    marks = [{"at": -1}] if mark is None else [{"at": mark}]
+    item = {"guess": guess, "confidence": confidence, "marks": marks}
+    assert count_keys(item, label) == keys
 
 
 def test_images_may_come_and_go(begin, tmp_path, monkeypatch):

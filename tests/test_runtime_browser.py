@@ -120,8 +120,10 @@ def test_readings_are_those_of_the_recognizer(page):
     readings = run(page, images, "read")
     assert not expected[-1].text and not expected[-3].sure
     for ours, theirs in zip(readings, expected, strict=True):
-        assert (ours["text"], ours["sure"]) == (theirs.text, theirs.sure)
-        assert ours["confidence"] == pytest.approx(theirs.confidence, abs=0.01)
+        assert ours["sure"] == theirs.sure
+        if theirs.sure or not theirs.text:  # else the app searches longer
+            assert ours["text"] == theirs.text
+            assert ours["confidence"] == pytest.approx(theirs.confidence, abs=0.01)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -132,7 +134,11 @@ def test_pixels_are_those_that_pillow_opens(page, channels):
     exif[274] = 6  # turned by a quarter
     turned = encode(smooth.convert("RGB"), "JPEG", exif=exif, quality=95, subsampling=0)
     light = smooth.point([205 + value // 6 for value in range(256)] * 3 + list(range(256)))
-    images = [encode(smooth), encode(light), turned, encode(smooth.convert("RGB").convert("P"))]
+    letters = Image.new("RGBA", (60, 20), (255, 255, 255, 0))
+    letters.paste((250, 250, 250, 255), (10, 5, 30, 15))
+    letters.putpixel((12, 7), (0, 0, 0, 255))  # a speck
+    images = [smooth, light, letters, smooth.convert("RGB").convert("P")]
+    images = [turned, *map(encode, images)]
     opened = run(page, images, "openImage", channels)
     for ours, content in zip(opened, images, strict=True):
         theirs = open_image(content, channels)

@@ -228,7 +228,9 @@ def served(tmp_path_factory):
             address = stack.enter_context(serve(place / "app" / "app.py", place, **environment))
         client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
         (scratch,) = scratch.glob("customocr_*")
+        end = time.monotonic() + 60
         while "public link" not in (place / "app.log").read_text():  # gradio's last word at its start
+            assert time.monotonic() < end
             time.sleep(0.05)
         yield SimpleNamespace(address=address, folder=place, scratch=scratch, client=client, stop=stack.close)
 
@@ -678,6 +680,7 @@ def test_nobody_changes_the_address_that_others_are_told(near):
 
 
 def test_jobs_of_many_images_hold_up_no_single_ones(near):
+    near.go_on.clear()
     jobs = [function for function in near.page.fns.values() if function.concurrency_id == patches.JOBS]
     assert {function.name for function in jobs} == {"read_many", "show_many"}
     assert all(function.concurrency_limit < limits.READERS for function in jobs)

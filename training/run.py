@@ -69,6 +69,8 @@ def read_parameters(notebook: Path, words: list[list[str]]) -> dict[str, object]
 
 def is_bug(error: papermill.PapermillExecutionError) -> bool:
     """Tell a bug from bad input, for which a cell or a module of the project has a `raise`."""
+    if len(error.traceback) < 2:  # the cell is no Python
+        return True
     place, *lines = papermill.exceptions.strip_color(error.traceback[-2]).splitlines()
     ours = re.match(r"Cell In|File .*\b(training|demo_app)[/\\]\w+\.py:", place)
     return not ours or not any(re.match(r"-+> \d+ +raise ", line) for line in lines)

@@ -13,6 +13,7 @@ const HASHES = {
 };
 const BLANK = 0; // the class for "no character here"
 const LIGHT = 200; // grey level from which on a letter is not seen on white
+const [MOST_INK, NEARLY_ALL] = [0.7, 0.95]; // shares: of an image that is letters, of these that is light
 const MAX_PIXELS = 16_000_000; // of a canvas on a phone
 
 const fetched = new Map(); // answers by their addresses
@@ -91,14 +92,16 @@ export async function openImage(blob, channels) {
   context.drawImage(image, 0, 0, width, height);
   const pixels = () => context.getImageData(0, 0, width, height).data;
   let rgba = pixels();
-  let [isClear, darkest] = [false, 255];
+  let [isClear, seen, light] = [false, 0, 0];
   for (let at = 0; at < rgba.length; at += 4) {
     isClear ||= rgba[at + 3] < 255;
-    if (rgba[at + 3] > 127) darkest = Math.min(darkest, grey(rgba, at));
+    seen += rgba[at + 3] / 255;
+    if (grey(rgba, at) > LIGHT) light += rgba[at + 3] / 255;
   }
   if (isClear) {
     context.globalCompositeOperation = "destination-over"; // paper behind what is transparent
-    context.fillStyle = darkest > LIGHT ? "black" : "white";
+    const isInk = seen < MOST_INK * width * height;
+    context.fillStyle = isInk && light > NEARLY_ALL * seen ? "black" : "white";
     context.fillRect(0, 0, width, height);
     rgba = pixels();
   }
@@ -112,7 +115,7 @@ export async function openImage(blob, channels) {
 
 /** Computes mean and standard deviation of numbers at every `step`-th place. */
 function spread(values, step = 1) {
-  let [sum, squares, count] = [0, 0, values.length / step];
+  let [sum, squares, count] = [0, 0, Math.ceil(values.length / step)];
   for (let at = 0; at < values.length; at += step) sum += values[at];
   for (let at = 0; at < values.length; at += step) squares += (values[at] - sum / count) ** 2;
   return { mean: sum / count, deviation: Math.sqrt(squares / count) };
