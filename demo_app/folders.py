@@ -10,6 +10,7 @@ from pathlib import Path
 from images import SUFFIXES, ImageError
 
 MAX_FILE_BYTES = 20_000_000  # of a file in an archive, and of an upload
+MAX_NAME = 255  # characters of a member's name or of what zipfile says of it
 HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX)")
 PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # Python unpacks the rest without a bound on memory
 
@@ -91,11 +92,11 @@ def open_path(path: Path, name: str) -> Iterator[tuple[str, str | bytes | ImageE
                     continue
                 if member.filename.lower().endswith(SUFFIXES):
                     has_images = True
-                    yield f"{name}/{member.filename}", _unpack(archive, member)
+                    yield f"{name}/{member.filename[-MAX_NAME:]}", _unpack(archive, member)
                 else:
                     others.append(member.filename)
     except Exception as error:  # noqa: BLE001, a damaged archive makes zipfile raise almost anything
-        yield name, ImageError(f"The archive can't be unpacked ({error}). Make it again.")
+        yield name, ImageError(f"The archive can't be unpacked ({str(error)[:MAX_NAME]}). Make it again.")
         return
     found = describe_kinds(count_kinds(others)) or "it is empty"
     if not has_images:
@@ -111,7 +112,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | ImageE
         with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)  # what the header says may be wrong
     except Exception as error:  # noqa: BLE001, see above
-        return ImageError(f"It can't be unpacked ({error}). Make the archive again.")
+        return ImageError(f"It can't be unpacked ({str(error)[:MAX_NAME]}). Make the archive again.")
     if len(content) > MAX_FILE_BYTES:
         return ImageError(f"It is larger than {MAX_FILE_BYTES // 1_000_000} MB. Scale it down.")
     return content

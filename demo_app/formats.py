@@ -13,7 +13,7 @@ BEAM_WIDTH = 64  # as a format leaves out many texts
 MAX_PATTERN = 200  # characters
 MAX_SECONDS = 0.1, 1.0  # of the processor, for one look at a text and for all those at an image's
 # Repetitions of groups, and large ones, can take any amount of memory; the rest is rare.
-UNSAFE = regex.compile(r"\)[*+{]|\{(?:\d*,?\d{3}|[^\d,])|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
+UNSAFE = regex.compile(r"\)[*+{]|\{(?!\d{0,2}(?:,\d{0,2})?\})|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
 TOO_LONG = "The pattern takes too long. Use fewer repetitions."
 
 
@@ -45,7 +45,7 @@ class Format:
             )
         try:
             self._compiled = regex.compile(pattern or ".*")
-        except regex.error as error:
+        except (regex.error, RuntimeError) as error:
             raise FormatError(
                 f"The pattern is not a valid regular expression ({error}). Correct it."
             ) from error

@@ -133,13 +133,14 @@ def _strip(content: bytes) -> tuple[bytes, int]:
     for number, (name, start, body, end) in enumerate(parts):
         if number == MAX_PARTS:
             raise _too_long()
-        if name in KEPT:
+        if name in KEPT and not (kept and name == b"IHDR"):  # a second one would change the size
             kept.append(memoryview(content)[start:end])
             has_pixels |= name in PIXELS
         elif name in (b"eXIf", b"EXIF") or content.startswith(b"Exif\0\0", body):
             exif.append(content[body:end].removeprefix(b"Exif\0\0"))
         elif name in (b"tEXt", b"zTXt") and content.startswith(PROFILE, body) and not exif:
-            exif.append(_unpack_profile(content[body + len(PROFILE) : end - 4], name == b"zTXt"))
+            text = content[body + len(PROFILE) : min(end - 4, body + SMALL_BYTES)]
+            exif.append(_unpack_profile(text, name == b"zTXt"))
     if not has_pixels:
         raise ImageError("The image is damaged (it ends before its pixels). Save or export it again.")
     head = content[: 8 if is_png else 2]
@@ -149,7 +150,10 @@ def _strip(content: bytes) -> tuple[bytes, int]:
 
 
 def _strip_gif(content: bytes) -> bytes:
-    """End a GIF before a later frame that goes beyond its edges, for which Pillow would make room."""
+    """End a GIF before a later frame that goes beyond its edges, for which Pillow would make room.
+
+    And before an extension whose end Pillow does not see, so that it takes other frames than are looked at.
+    """
     frames, blocks, at = 0, 0, 13
     with contextlib.suppress(struct.error, IndexError):  # after the end
         *canvas, flags = struct.unpack_from("<HHB", content, 6)
@@ -165,6 +169,10 @@ def _strip_gif(content: bytes) -> bytes:
             elif kind in (b";", b""):
                 return content
             elif kind == b"!":
+                loop = content[at + 1] == 0xFF and content.startswith(b"NETSCAPE2.0", at + 3)
+                first = at + 2 + (1 + content[at + 2] if loop else 0)
+                if content[at + 1] != 0xFE and not content[first]:
+                    return content[:at] + b";"
                 at += 2
             else:  # Pillow passes over such bytes, too
                 at += 1

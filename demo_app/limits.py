@@ -20,14 +20,18 @@ MAX_WAITING = 100  # requests that wait for a reader; there are events on the pa
 MAX_BODY_BYTES = 5_000_000  # of a call of gradio's, which holds it in memory many times
 MAX_HELD_BYTES = 200_000_000  # of all those together
 SMALL_BODY_BYTES = 100_000  # which always get in; the most for what is neither a call nor an upload
+PART_BYTES = 100_000  # of a request, that are handed on at once
 MAX_BODY_SECONDS = 60  # until such a request must be there
 MAX_TEXT = 4096  # characters
 MAX_INPUTS = 3  # of a call: an image, a pattern, an alphabet
 MAX_CALL_FILES = 1000  # that one call names: gradio looks at each while everybody waits
 MAX_UPLOAD_BYTES = 200_000_000  # of all files of one request
 MAX_UPLOAD_SECONDS = 600  # until an upload must be there
+MAX_STREAMS = 5000  # answers without an end that are open at once; a page has two
+MAX_ADDRESS = 1000  # characters of the address of one, which gradio keeps
 MAX_UPLOADS = 100  # that come at once; of more, the one that began first is given up
 BUSY = "Too many images are waiting. Try again in a few seconds."
+CHARSET = "A form may not name a charset. Leave it out: texts are in UTF-8."
 CLOSED = "This app does not offer that."
 FULL = "There is no room for this upload. Try again later, or upload less at once."
 NO_CALL = f"This app has no such call, or it names more than {MAX_CALL_FILES:,} files. Put them into a zip."
@@ -40,13 +44,20 @@ OPEN = re.compile(
     r"|GET /gradio_api/call/[^/]+/[^/]+"
     r"|POST /gradio_api/(upload|cancel|reset|queue/join|(run|api|call|call/v2)/[^/]+/?)"
 )
+STREAM = re.compile(r"GET /gradio_api/(heartbeat|queue/data|upload_progress|call)")
 CALL = re.compile(r"POST /gradio_api/(queue/join|(run|api|call)/.+)")
-PROXY_HEADERS = {b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"}
+PROXY_HEADERS = {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"}
 
 
 def _refusal(status: int, sentence: str, path: str) -> JSONResponse:
     is_page = path.startswith("/gradio_api/")  # it shows the detail
     return JSONResponse({"error": sentence} | ({"detail": sentence} if is_page else {}), status)
+
+
+def _names_charset(name: bytes, value: bytes) -> bool:
+    """Tell whether a header names a form's charset: some take the square of a text's length to decode."""
+    value = value.lower()
+    return name == b"content-type" and b"multipart" in value and b"charset" in value
 
 
 def _is_file(value: object) -> bool:
@@ -85,13 +96,14 @@ def is_call(body: bytes | bytearray, by_name: bool) -> bool:
         return False
     inputs, others = (list(call.values()), list(call)) if by_name else (call.pop("data", None), call)
     event = None if by_name else call.pop("event_data", None)
-    is_short = isinstance(inputs, list) and len(inputs) <= MAX_INPUTS and len(str(others)) <= 1000
-    if not is_short:
+    if not isinstance(inputs, list) or len(inputs) > MAX_INPUTS:
         return False
     texts = inputs[1:]  # behind the image: a pattern, an alphabet
-    return all(map(_is_input, [*inputs[:1], event])) and all(
-        isinstance(text, str) and len(text) <= MAX_TEXT for text in texts
-    )
+    try:
+        is_short = len(str(others)) <= 1000 and all(map(_is_input, [*inputs[:1], event]))
+    except RecursionError:  # of lists in lists
+        return False
+    return is_short and all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts)
 
 
 class Limits:
@@ -109,6 +121,7 @@ class Limits:
     Attributes:
         requests: With an image, that are being answered.
         held: Bytes of requests, in memory.
+        streams: Answers that go on until the client ends them.
         uploads: Those that are coming, the one that began first at the front.
     """
 
@@ -121,7 +134,7 @@ class Limits:
     ) -> None:
         self.app, self.max_waiting = app, max_waiting
         self.body_seconds, self.upload_seconds = body_seconds, upload_seconds
-        self.requests = self.held = 0
+        self.requests = self.held = self.streams = 0
         self.uploads: dict[anyio.CancelScope, None] = {}
         self.store, self.making_room = prepare_gradio(), anyio.Lock()
 
@@ -134,6 +147,9 @@ class Limits:
         if not OPEN.fullmatch(f"{scope['method']} {path}"):
             await _refusal(404, CLOSED, path)(scope, receive, send)
             return
+        if any(_names_charset(*header) for header in scope["headers"]):
+            await _refusal(400, CHARSET, path)(scope, receive, send)
+            return
         page = scope["app"].get_blocks()
         if not (page.root_path or page.share or utils.get_space()):  # there is no proxy that sets them
             headers = [(name, value) for name, value in scope["headers"] if name not in PROXY_HEADERS]
@@ -141,8 +157,19 @@ class Limits:
         if path.startswith("/gradio_api/info"):
             # Asked for no page, gradio tells everybody the address by which it was first asked.
             scope = scope | {"query_string": scope["query_string"] + b"&page="}
+        is_stream = bool(STREAM.match(f"{scope['method']} {path}"))
+        if is_stream and len(path) + len(scope["query_string"]) > MAX_ADDRESS:
+            await _refusal(404, CLOSED, path)(scope, receive, send)
+            return
+        if is_stream and self.streams >= MAX_STREAMS:
+            await _refusal(503, BUSY, path)(scope, receive, send)
+            return
         take = self._take_upload if path in ("/gradio_api/upload", "/read_many") else self._take_request
-        await take(scope, receive, send, path)
+        self.streams += is_stream
+        try:
+            await take(scope, receive, send, path)
+        finally:
+            self.streams -= is_stream
 
     async def _take_request(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         calls = CALL.fullmatch(f"{scope['method']} {path}")
@@ -168,15 +195,23 @@ class Limits:
                 raise HTTPException(400, NO_CALL)
             if is_image and self.requests >= READERS + self.max_waiting:
                 raise HTTPException(503, BUSY)
-        except HTTPException as error:
+        except BaseException as error:
             self.held -= held
+            if not isinstance(error, HTTPException):
+                raise
             await _refusal(error.status_code, error.detail, path)(scope, receive, send)
             return
-        messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-        del body
+        more = True
 
         async def receive_again() -> Message:
-            return messages.pop() if messages else await receive()
+            nonlocal more
+            if not more:
+                return await receive()
+            await anyio.lowlevel.checkpoint()  # a form is parsed as it comes, and others have their turn
+            part = bytes(body[:PART_BYTES])
+            del body[:PART_BYTES]
+            more = bool(body)
+            return {"type": "http.request", "body": part, "more_body": more}
 
         self.requests += is_image
         try:

@@ -25,6 +25,7 @@ except ImportError:  # on Windows
     resource = None
 
 JOBS, MAX_JOBS = "jobs", 10  # of many images: their queue's name, and how many may run or wait in it
+MAX_UNFETCHED = 300  # readings of single images; one may have half a megabyte
 BUSY_JOBS = "Too many files are waiting, or yours are still being read. Try again in a few minutes."
 IDLE_SECONDS = 30  # until a connection without a request is closed, or up to twice as long
 MAX_OPEN = 16_384  # files and connections, if the system allows so many
@@ -103,35 +104,35 @@ def prepare_gradio() -> Store:
 def limit_jobs(page: gr.Blocks) -> None:
     """Let few events of the queue `JOBS` wait or run, and two of each visitor: one may just have ended.
 
-    As few unfetched results are kept. One may have 10,000 rows.
+    As few of their unfetched results are kept, for one may have 10,000 rows, and `MAX_UNFETCHED` others.
     """
-    queue, jobs = page._queue, {}  # visitor and session of each event
+    queue, jobs, others = page._queue, {}, {}  # visitor and session of each event
     push = queue.push
 
-    async def push_job(
+    async def push_event(
         body: data_classes.PredictBodyInternal, request: Request, username: str | None
     ) -> tuple:
         function = page.fns.get(body.fn_index)
-        if function is None or function.concurrency_id != JOBS:
-            return await push(body, request, username)
-        for event, (_, session) in list(jobs.items()):
+        is_job = function is not None and function.concurrency_id == JOBS
+        events, most = (jobs, MAX_JOBS) if is_job else (others, MAX_UNFETCHED)
+        for event, (_, session) in list(events.items()):
             if event not in queue.pending_event_ids_session.get(session, ()):  # its result was fetched
-                del jobs[event]
+                del events[event]
         running = [visitor for event, (visitor, _) in jobs.items() if event in queue.event_ids_to_events]
         visitor = body.session_hash or request.client.host
-        if len(running) >= MAX_JOBS or running.count(visitor) >= 2:
+        if is_job and (len(running) >= MAX_JOBS or running.count(visitor) >= 2):
             return False, BUSY_JOBS, "queue_full"
-        ended = [event for event in jobs if event not in queue.event_ids_to_events]
-        for event in ended[:-MAX_JOBS]:
-            _, session = jobs.pop(event)
+        ended = [event for event in events if event not in queue.event_ids_to_events]
+        for event in ended[:-most]:
+            _, session = events.pop(event)
             queue.pending_messages_per_session.pop(session, None)
             queue.pending_event_ids_session.pop(session, None)
         success, event, state = await push(body, request, username)
         if success:
-            jobs[event] = visitor, body.session_hash
+            events[event] = visitor, body.session_hash
         return success, event, state
 
-    queue.push = push_job
+    queue.push = push_event
 
 
 @contextlib.asynccontextmanager

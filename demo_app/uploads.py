@@ -95,9 +95,9 @@ def open_upload(upload: dict | None, folder: Path) -> str | bytes:
             raise ImageError(DELETED)
         return upload["path"]
     start, _, data = upload["url"].partition("base64,")
+    if not start.startswith("data:"):
+        raise ImageError(NO_ADDRESSES)
     try:
-        if not start.startswith("data:"):
-            raise ImageError(NO_ADDRESSES)
         return base64.b64decode(data, validate=True)
     except ValueError as error:
         raise ImageError(f"The image's base64 is damaged ({error}). Encode it again.") from error

@@ -29,6 +29,8 @@ def recognizer():
         ("a{1000}", "may not contain"),
         ("(?R)", "may not contain"),
         ("a{e}", "may not contain"),
+        ("a{1<=e<=3}", "may not contain"),
+        ("a{12,345}", "may not contain"),
         (r"(.)\1", "may not contain"),
         ("a" * 201, "more than 200"),
     ],

@@ -69,6 +69,21 @@ def test_white_letters_on_nothing_are_laid_on_black(mode, channels):
     assert images.open_image(encoded(clear.convert(mode)), channels)[0, 0].min() > 200
 
 
+@pytest.mark.parametrize("extension", [b"!\x01\x00", b"!\xf9\x00", b"!\xff\x0bNETSCAPE2.0\x00"])
+def test_a_gif_ends_where_pillow_would_not_see_the_end_of_an_extension(extension):
+    hidden = b"!\x01\x01\x00\x00," + struct.pack("<4HB", 0, 0, 5000, 4999, 0) + b"\x08\x01\x00\x00"
+    content = encoded(Image.new("P", (10, 10)), "GIF").rstrip(b";") + extension + hidden + b";"
+    assert images.open_image(content).shape == (10, 10, 1)
+
+
+def test_a_png_has_one_size():
+    content = encoded(Image.new("L", (10, 10), 255), "PNG")
+    at = content.index(b"IDAT") - 4
+    second = b"IHDR" + struct.pack(">IIBBBBB", 5000, 4999, 8, 0, 0, 0, 0)
+    second = struct.pack(">I", 13) + second + struct.pack(">I", zlib.crc32(second))
+    assert images.open_image(content[:at] + second + content[at:]).shape == (10, 10, 1)
+
+
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
 def test_an_animation_is_read_from_its_first_frame_that_is_not_blank(form):
     frames = [Image.new("RGB", (60, 20), "white") for _ in range(4)]
@@ -268,7 +283,7 @@ def test_a_run_length_encoded_bmp_is_refused(compression):
     bits = 8 if compression == 1 else 4
     head = struct.pack("<IiiHHIIiiII", 40, 20_000, 600, 1, bits, compression, len(jumps), 0, 0, 2, 0)
     data = b"BM" + struct.pack("<IHHI", 62 + len(jumps), 0, 0, 62) + head + bytes(8) + jumps
-    with pytest.raises(images.ImageError, match="run-length encoded"):
+    with pytest.raises(images.ImageError, match="Run-length encoded"):
         images.open_image(data)
 
 

@@ -581,6 +581,7 @@ NO_CALLS = {
     "number": b"1",
     "long number": b'{"data": [' + b"9" * 1_000_000 + b"]}",
     "no JSON": b"{",
+    "lists in lists": b'{"data": [{"path": ' + b"[" * 1010 + b"]" * 1010 + b"}]}",
     "empty": b"",
 }
 
@@ -749,6 +750,29 @@ def test_an_upload_takes_no_descriptors_and_little_memory():
     for bad in ([field, b"x" * 1000], [part(0), field]):
         with pytest.raises(MultiPartException, match="files only"):
             anyio.run(parse, bad)
+
+
+def test_a_form_that_names_a_charset_is_refused(served):
+    headers = {"Content-Type": "multipart/form-data; boundary=b; Charset=punycode"}
+    for path in ("/read", "/read_many", "/gradio_api/upload"):
+        answer = served.client.post(path, content=b"--b--", headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (400, limits.CHARSET)
+
+
+def test_answers_without_an_end_are_few_and_have_short_names(served, monkeypatch):
+    long = served.client.get("/gradio_api/upload_progress", params={"upload_id": "a" * limits.MAX_ADDRESS})
+    assert long.status_code == 404 and long.json()["error"] == limits.CLOSED
+    guard = limits.Limits(None)
+    guard.streams = limits.MAX_STREAMS
+    sent, page = [], SimpleNamespace(root_path="/", share=False)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/gradio_api/heartbeat/a", "headers": []}
+    scope |= {"query_string": b"", "app": SimpleNamespace(get_blocks=lambda: page)}
+    anyio.run(guard, scope, None, send)
+    assert sent[0]["status"] == 503
 
 
 def test_a_field_that_is_no_file_is_refused_and_leaves_nothing(served):
