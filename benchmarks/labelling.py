@@ -65,24 +65,26 @@ def count_keys(item: dict[str, Any], label: str) -> int:
     edits = [(edit.tag, edit.src_pos) for edit in Levenshtein.editops(guess, label)]
     marks = [] if all_selected else [mark["at"] for mark in item["marks"] if mark["at"] >= 0]
     caret = min(marks, default=len(guess))
-    # Where the caret is after an arrow key that ends the selection.
-    starts = [(caret, 1), (caret + 1, 1)] if marks else [(caret, 0)]
-    if all_selected:
-        starts = [(0, 1), (len(guess), 1)]
+    # Places of the caret, and the keys to get there, which end the selection: Home, End, an arrow.
+    starts = [(0, 1), (len(guess), 1)]
+    if not all_selected:
+        starts += [(caret, 1), (caret + 1, 1)] if marks else [(caret, 0)]
     keys = [len(label) + (not all_selected)]  # Ctrl+A, and all of it anew
     if marks and (over := next((edit for edit in edits if edit[0] != "insert" and edit[1] == caret), None)):
-        keys += _press([edit for edit in edits if edit != over], [(caret + 1, 1)])
+        others = [edit for edit in edits if edit != over]
+        keys += _press(others, [(caret + 1, 1), (0, 2), (len(guess), 2)])
     return 1 + min(keys + _press(edits, starts)) if edits else 1
 
 
 def _press(edits: list[tuple[str, int]], starts: list[tuple[int, int]]) -> list[int]:
     """Count the keys of edits, in both directions, from each start: a place of the caret, the keys so far."""
     counts = []
-    for some, (at, keys) in itertools.product((edits, edits[::-1]), starts):
-        for tag, place in some:
+    groups = [(tag, place, len(list(same))) for (tag, place), same in itertools.groupby(edits)]
+    for is_back, (at, keys) in itertools.product((False, True), starts):
+        for tag, place, count in groups[::-1] if is_back else groups:
             ends = (place,) if tag == "insert" else (place, place + 1)  # Delete, Backspace
-            keys += min(abs(at - end) for end in ends) + 1 + (tag == "replace")
-            at = ends[-1]
+            keys += min(abs(at - end) for end in ends) + (2 if tag == "replace" else count)
+            at = place + {"replace": 1, "delete": not is_back, "insert": count * is_back}[tag]
         counts.append(keys)
     return counts
 

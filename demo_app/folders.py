@@ -94,7 +94,7 @@ def open_path(path: Path, name: str) -> Iterator[tuple[str, str | bytes | ImageE
                     has_images = True
                     yield f"{name}/{member.filename[-MAX_NAME:]}", _unpack(archive, member)
                 else:
-                    others.append(member.filename)
+                    others.append(member.filename[-MAX_NAME:])
     except Exception as error:  # noqa: BLE001, a damaged archive makes zipfile raise almost anything
         yield name, ImageError(f"The archive can't be unpacked ({str(error)[:MAX_NAME]}). Make it again.")
         return

@@ -13,7 +13,7 @@ BEAM_WIDTH = 64  # as a format leaves out many texts
 MAX_PATTERN = 200  # characters
 MAX_SECONDS = 0.1, 1.0  # of the processor, for one look at a text and for all those at an image's
 # Repetitions of groups, and large ones, can take any amount of memory; the rest is rare.
-UNSAFE = regex.compile(r"\)[*+{]|\{(?!\d{0,2}(?:,\d{0,2})?\})|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
+UNSAFE = regex.compile(r"\)[*+{]|\{(?!\d{0,2}(?:,\d{0,2})?\})[^{}]*\}?|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
 TOO_LONG = "The pattern takes too long. Use fewer repetitions."
 
 

@@ -11,6 +11,7 @@ from folders import MAX_FILE_BYTES
 from gradio import utils
 from gradio.data_classes import FileData
 from patches import prepare_gradio
+from python_multipart.multipart import parse_options_header
 from starlette._utils import get_route_path
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,7 +32,7 @@ MAX_STREAMS = 5000  # answers without an end that are open at once; a page has t
 MAX_ADDRESS = 1000  # characters of the address of one, which gradio keeps
 MAX_UPLOADS = 100  # that come at once; of more, the one that began first is given up
 BUSY = "Too many images are waiting. Try again in a few seconds."
-CHARSET = "A form may not name a charset. Leave it out: texts are in UTF-8."
+CHARSET = "A form is in UTF-8. Leave out the charset."
 CLOSED = "This app does not offer that."
 FULL = "There is no room for this upload. Try again later, or upload less at once."
 NO_CALL = f"This app has no such call, or it names more than {MAX_CALL_FILES:,} files. Put them into a zip."
@@ -55,9 +56,10 @@ def _refusal(status: int, sentence: str, path: str) -> JSONResponse:
 
 
 def _names_charset(name: bytes, value: bytes) -> bool:
-    """Tell whether a header names a form's charset: some take the square of a text's length to decode."""
-    value = value.lower()
-    return name == b"content-type" and b"multipart" in value and b"charset" in value
+    """Tell whether a header names a form's charset other than UTF-8: some take very long to decode."""
+    if name != b"content-type" or b"multipart" not in value.lower():
+        return False
+    return parse_options_header(value)[1].get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8")
 
 
 def _is_file(value: object) -> bool:

@@ -87,9 +87,9 @@ class LabelFile:
                     _write(file, end, _rows(new, header[1].decode()))
             if not header:
                 if exists:
-                    self.path.rename(
-                        self.path.with_name(f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.csv")
-                    )
+                    kind = "csv" if self.is_utf8 else "old"  # old answers are no list beside the new ones
+                    before = f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.{kind}"
+                    self.path.rename(self.path.with_name(before))
                 unfinished = self.path.with_name(".labels.csv")
                 with unfinished.open("wb") as file:
                     _write(file, 0, HEADER + _rows(known | new, ","))

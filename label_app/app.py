@@ -203,6 +203,7 @@ LISTEN = """() => {
             say(error.message)
         }
         busy = false
+        if (!shown) look()
     }
     const back = () => {
         if (busy) return

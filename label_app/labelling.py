@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import math
+import os
 import subprocess
 import threading
 import time
@@ -307,7 +308,7 @@ class Labelling:
         # Names that a line of a list can't hold are left out.
         new = [name for name in found.keys() - self.numbers.keys() if _is_plain(name)]
         new.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        for folder in {*self.folder.rglob("*/")} - stamps.keys():
+        for folder in {Path(place) for place, *_ in os.walk(self.folder)} - stamps.keys():
             stamps[folder] = _changed_at(folder)
         with self.changed:
             self.folders = stamps
@@ -486,7 +487,8 @@ class Labelling:
                 for number, reading, some in zip(numbers, readings, seen, strict=True):
                     if some is None:
                         self.state["gone"][number] = True
-                        if time.time() - _changed_at(self.folder / self.names[number]) / 1e9 < STILL_COPIED:
+                        age = time.time() - _changed_at(self.folder / self.names[number]) / 1e9
+                        if 0 <= age < STILL_COPIED:
                             self.folders = {}  # so that it is looked for again
                     elif number_of_round == self.round:
                         self.guesses[number], self.thumbnails[number] = some

@@ -218,9 +218,16 @@ def test_answers_that_a_spreadsheet_saved_are_written_anew_in_utf_8(begin, tmp_p
     session = begin(20)
     assert "read as cp1252" in capsys.readouterr().out
     (name,) = label_some(session, 1)
-    (before,) = session.folder.glob("labels_before_*.csv")
+    (before,) = session.folder.glob("labels_before_*")
     assert before.read_bytes() == saved
-    assert [row[:2] for row in rows(session.folder)] == [("000.png", "é"), (name, session.labels[name].text)]
+    session.answer("000.png", "e")
+    table, _ = read_labels(session.folder, PATTERN, False, None)
+    assert (
+        dict(zip(table["path"].map(lambda path: Path(path).name), table["label"], strict=True))["000.png"]
+        == "e"
+    )
+    labels = [("000.png", "é"), (name, session.labels[name].text), ("000.png", "e")]
+    assert [row[:2] for row in rows(session.folder)] == labels
     session.close()
     file.write_bytes(saved[:-11] + b"\x81;person;t\n")
     with pytest.raises(LabellingError, match="Save it as CSV in UTF-8"):
@@ -311,11 +318,13 @@ def test_an_image_that_was_looked_at_while_it_was_copied_is_read(begin, tmp_path
     [
         ("abcd", 0.9, None, "abcd", 1),
         ("abcd", 0.9, 1, "axcd", 2),
-        ("abcd", 0.9, 1, "abcx", 5),
+        ("abcd", 0.9, 1, "abcx", 4),
         ("abcd", 0.9, None, "abcx", 3),
         ("abcdefgh", 0.2, 5, "abcdeXgh", 6),
         ("abcdefgh", 0.9, 5, "abcdeXgh", 2),
         ("abcd", 0.2, 1, "wxyz", 5),
+        ("abXYcdefgh", 0.9, None, "abcdefgh", 6),
+        ("abcdefgh", 0.9, None, "axbcdexfgh", 9),
         ("", 0, None, "ab", 3),
     ],
 )

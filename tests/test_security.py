@@ -757,6 +757,8 @@ def test_a_form_that_names_a_charset_is_refused(served):
     for path in ("/read", "/read_many", "/gradio_api/upload"):
         answer = served.client.post(path, content=b"--b--", headers=headers)
         assert (answer.status_code, answer.json()["error"]) == (400, limits.CHARSET)
+    headers = {"Content-Type": "multipart/form-data; boundary=b; charset=UTF-8"}
+    assert "no image" in served.client.post("/read", content=b"--b--", headers=headers).text
 
 
 def test_answers_without_an_end_are_few_and_have_short_names(served, monkeypatch):
