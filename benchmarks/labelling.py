@@ -200,7 +200,9 @@ def add(row: dict[str, Any], order: str, session: dict[str, Any]) -> None:
 
 def draw_curves(rows: list[dict[str, Any]]) -> None:
     """Draw how the labels of each set become right, over keystrokes."""
-    figure, axes = plt.subplots(3, 3, figsize=(11, 8), sharey=True, layout="constrained")
+    height = -(-len(rows) // 3)
+    size = (11, 0.5 + 2.5 * height)
+    figure, axes = plt.subplots(height, 3, figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, row in zip(axes.flat, rows, strict=False):
         for order, label in zip(ORDERS, ("least sure first", "random order"), strict=True):
             for curve in row[order]["curves"]:
