@@ -346,7 +346,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve the page that reads the text in images.")
     here = Path(__file__).parent
     parser.add_argument(
-        "--model", type=Path, default=here, metavar="FOLDER", help="model (default: this folder)"
+        "--model", type=Path, default=here, metavar="FOLDER", help="folder of the model (default: this)"
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted

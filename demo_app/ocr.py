@@ -442,7 +442,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     here = Path(__file__).parent
     parser.add_argument(
-        "--model", type=Path, default=here, metavar="FOLDER", help="model (default: this folder)"
+        "--model", type=Path, default=here, metavar="FOLDER", help="folder of the model (default: this)"
     )
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--pattern", default="", metavar="REGEX", help="pattern for the whole text")

@@ -89,6 +89,7 @@ class Labelling:
         self.state = np.zeros(0, STATE)
         self.thumbnails = np.zeros((0, math.prod(THUMBNAIL)), np.float32)
         self.labels: dict[str, Label] = {}
+        self.characters: Counter[str] = Counter()  # of all labels but the model's
         self.folders: dict[Path, int] = {}
         self._look()
         if not self.names:
@@ -340,10 +341,14 @@ class Labelling:
         return {}
 
     def _note(self, labels: dict[str, Label]) -> None:
-        self.labels |= labels
         for name, label in labels.items():
+            if (old := self.labels.get(name)) and old.source != "model":
+                self.characters.subtract(old.text)
+            if label.source != "model":
+                self.characters.update(label.text)
             if (number := self.numbers.get(name)) is not None:
                 self.state["source"][number] = CODES.get(label.source, GIVEN)
+        self.labels |= labels
 
     def _write(self, labels: dict[str, Label]) -> None:
         if labels:
@@ -447,10 +452,9 @@ class Labelling:
 
         After Good and Turing: as probable as the characters that occurred once, and one more.
         """
-        typed = (label.text for label in self.labels.values() if label.source != "model")
-        counts = Counter("".join(() if self.is_trained else typed))
-        once = 1 + sum(count == 1 for count in counts.values())
-        known = "".join(sorted(counts)) if once < NEW_CHARACTER * counts.total() else ""
+        once = 1 + sum(count == 1 for count in self.characters.values())
+        is_known = once < NEW_CHARACTER * self.characters.total()
+        known = "".join(sorted(+self.characters)) if is_known and not self.is_trained else ""
         if known != self.form.alphabet:
             self.form = Format(alphabet=known)
             self._begin_round()

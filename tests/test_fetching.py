@@ -432,7 +432,7 @@ def test_parquet_files_in_a_folder_and_a_zip(tmp_path, capsys):
     (tmp_path / "mine" / "train.parquet").rename(tmp_path / "mine" / "test.parquet")
     (tmp_path / "mine" / "x.png").write_bytes(b"x")
     assert labels_in(bring(str(tmp_path / "mine"), tmp_path / "data"))[LABELS[0]] == ("one", "test")
-    assert "not its 1 image files" in capsys.readouterr().out
+    assert "Other image files: 1." in capsys.readouterr().out
     (tmp_path / "mine" / "test.parquet").unlink()
     assert bring(str(tmp_path / "mine"), tmp_path / "data") == tmp_path / "mine"
 

@@ -336,7 +336,7 @@ def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
             if not parquets:
                 return path, name
             if others := find_images(path)[0]:
-                print(f"Only the Parquet files of {path} are used, not its {len(others):,} image files.")
+                print(f"Only the Parquet files of {path} are used. Other image files: {len(others):,}.")
             digest = hash_files(parquets, path)
             target, fill = folder / f"{name}-{digest}", partial(unpack_parquets, parquets, path)
         elif path.is_file():
