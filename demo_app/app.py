@@ -190,7 +190,7 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
     newest: dict[str, object] = {}  # of the readings that run for each page
 
     async def show(image: dict | None, pattern: str, alphabet: str, request: gr.Request) -> list[dict]:
-        # A change of the image comes twice, and its second reading may end after a later one.
+        # A reading may end after a later one of its page, and would be shown in its place.
         newest[request.session_hash] = this = object()
         try:
             parts = await in_turn(present, image, pattern, alphabet)
@@ -266,7 +266,7 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
                 first = present(image.value)
                 if examples:
                     with gr.Column(elem_id="examples"):
-                        gr.Examples(examples, image, cache_examples=False, api_visibility="private")
+                        chosen = gr.Examples(examples, image, cache_examples=False, api_visibility="private")
                 with gr.Accordion("The text has a known format", open=False):
                     pattern = gr.Textbox("", label="Regular expression", placeholder=r"[A-Z]{2}\d{4}")
                     alphabet = gr.Textbox("", label="Only these characters", placeholder="0123456789")
@@ -314,7 +314,10 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
         page.load(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         many.select(None, js=MAKE_ACCESSIBLE, api_visibility="private")
         inputs = [image, pattern, alphabet]
-        image.change(show, inputs, outputs, show_progress="minimal", **raw)
+        # Not `change`, which gradio sends twice for an upload; an example is no `input`.
+        changes = [image.input, chosen.load_input_event.then] if examples else [image.input]
+        for change in changes:
+            change(show, inputs, outputs, show_progress="minimal", trigger_mode="always_last", **raw)
         gr.on([button.click, pattern.submit, alphabet.submit], show_or_ask, inputs, outputs, **raw)
         result = [status, table, download]
         files.change(clear_many, files, [*result, start], **raw)

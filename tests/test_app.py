@@ -334,7 +334,7 @@ def test_a_reading_that_ends_after_a_later_one_of_its_page_changes_nothing(tmp_p
             events = served.get_config_file()["dependencies"]
             kinds = {kind: event["id"] for event in reversed(events) for _, kind in event["targets"]}
             session = {"session_hash": "a"}
-            for kind, pattern in [("change", ""), ("submit", f"[^{EXAMPLE.stem[0]}].*")]:
+            for kind, pattern in [("input", ""), ("submit", f"[^{EXAMPLE.stem[0]}].*")]:
                 body = session | {"data": [image, pattern, ""], "fn_index": kinds[kind]}
                 event_id = client.post("queue/join", json=body).json()["event_id"]
                 done[event_id] = kind
@@ -347,8 +347,8 @@ def test_a_reading_that_ends_after_a_later_one_of_its_page_changes_nothing(tmp_p
                         go_on.set()
     finally:
         served.close()
-    assert list(texts) == ["submit", "change"]
-    assert texts["submit"]["value"][0] != EXAMPLE.stem[0] and "value" not in texts["change"]
+    assert list(texts) == ["submit", "input"]
+    assert texts["submit"]["value"][0] != EXAMPLE.stem[0] and "value" not in texts["input"]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-2+3", "@a", "\ta", "\r=1"])

@@ -430,6 +430,17 @@ def test_no_request_leaves_the_machine(browser, shipped_app):
     assert asked and [url for url in asked if not url.startswith((shipped_app, "data:", "blob:"))] == []
 
 
+def test_an_image_is_read_once(page):
+    asked = []
+    page.on("request", lambda request: request.url.endswith("/queue/join?") and asked.append(request))
+    for take in (lambda: upload(page, EXAMPLES[1]), lambda: page.get_by_label("Example 3").click()):
+        asked.clear()
+        take()
+        page.wait_for_timeout(1000)
+        assert len(asked) == 1
+    expect(page.locator("#text textarea")).to_have_value(EXAMPLES[2].stem)
+
+
 def test_a_format_that_is_known_is_kept_to(page):
     upload(page, EXAMPLE)
     expect(page.locator("#text textarea")).to_have_value(EXAMPLE.stem)
