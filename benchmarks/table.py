@@ -9,11 +9,16 @@ from typing import Any
 from runs import ROOT, load
 
 
-def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
-    """Make a table of rows of cells, the first its head, and name the machine below."""
+def grid(rows: list[tuple[str, ...]]) -> str:
+    """Make a table of rows of cells, the first its head."""
     rows = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def markdown(rows: list[tuple[str, ...]], machine: dict[str, Any]) -> str:
+    """Make a table as `grid` does, and name the machine below."""
     note = f"{machine['cores']} cores of an {machine['processor']}, TensorFlow {machine['tensorflow']}."
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", note])
+    return f"{grid(rows)}\n\n{note}"
 
 
 def benchmarks() -> str:
@@ -144,14 +149,15 @@ def peers() -> str:
 
 
 def kinds() -> str:
-    """Say in the readme how well scans and photographs are read."""
+    """Make the readme's table of real images."""
     sets = by_set(load("peers")["rows"])
-    scans = ("photographed number plates", "words and lines of receipts", "lines of books, 1476 to 1509")
-    texts = []
-    for name in scans:
-        ours, theirs = (sets[name][reader]["exact_match"] for reader in ("custom_ocr", "rapidocr"))
-        texts.append(f"{ours:.0%} of {name} ({theirs:.0%})")
-    return f"{'; '.join(texts)}."
+    real = ("photographed number plates", "words and lines of receipts", "lines of books, 1476 to 1509")
+    rows = [("images", "labels", "CustomOCR", "PP-OCR")]
+    for name in (*real, "four digits"):
+        ours, theirs = (sets[name][reader] for reader in ("custom_ocr", "rapidocr"))
+        shares = (f"{reader['exact_match']:.0%}" for reader in (ours, theirs))
+        rows.append((name, f"{ours['labels']:,}", *shares))
+    return grid(rows)
 
 
 def peers_cost() -> str:

@@ -20,7 +20,7 @@ from jinja2 import ChoiceLoader, DictLoader
 from limits import MAX_CALL_FILES, MAX_WAITING, READERS, Limits
 from ocr import COLUMNS, ModelError, Reading, Recognizer, as_row
 from page import SHOWN_COLUMNS, arrange, badge, count, describe, draw_map, judge, preview, shade, tell_all
-from patches import JOBS, keep_house, limit_jobs, prepare_gradio, stop
+from patches import JOBS, keep_house, limit_queue, prepare_gradio, stop
 from starlette.middleware import Middleware
 from uploads import MAX_FILES, NO_IMAGE, open_files, open_upload, own_path, write_table
 
@@ -330,7 +330,7 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
         api.click(read_many, files, [table, download], api_name="read_many", preprocess=False, **jobs)
     # What uses the queue is open through it alone, or its limits would not hold.
     page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=READERS)
-    limit_jobs(page)
+    limit_queue(page)
     return page
 
 

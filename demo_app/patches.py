@@ -101,7 +101,7 @@ def prepare_gradio() -> Store:
     return Store(folder)
 
 
-def limit_jobs(page: gr.Blocks) -> None:
+def limit_queue(page: gr.Blocks) -> None:
     """Let few events of the queue `JOBS` wait or run, and two of each visitor: one may just have ended.
 
     As few of their unfetched results are kept, for one may have 10,000 rows, and `MAX_UNFETCHED` others.

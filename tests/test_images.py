@@ -69,7 +69,7 @@ def test_white_letters_on_nothing_are_laid_on_black(mode, channels):
     assert images.open_image(encoded(clear.convert(mode)), channels)[0, 0].min() > 200
 
 
-@pytest.mark.parametrize("extension", [b"!\x01\x00", b"!\xf9\x00"])
+@pytest.mark.parametrize("extension", [b"!\x01\x00", b"!\xf9\x00", b"!\xff\x0bNETSCAPE2.0\x00"])
 def test_a_gif_ends_where_pillow_would_not_see_the_end_of_an_extension(extension):
     frame = b"," + struct.pack("<4HB", 0, 0, 5000, 4999, 0) + b"\x08\x01\x00\x00"
     hidden = b"!\x01\xff" + bytes(31) + b"\x00" + frame + bytes(300)  # Pillow takes "!" for a block's length
@@ -83,6 +83,18 @@ def test_a_png_has_one_size():
     second = b"IHDR" + struct.pack(">IIBBBBB", 5000, 4999, 8, 0, 0, 0, 0)
     second = struct.pack(">I", 13) + second + struct.pack(">I", zlib.crc32(second))
     assert images.open_image(content[:at] + second + content[at:]).shape == (10, 10, 1)
+
+
+def test_a_long_text_in_a_png_takes_no_memory():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "0" * 50_000_000, zip=True)
+    content = encoded(Image.new("L", (10, 10), 255), "PNG", pnginfo=text)
+    tracemalloc.start()
+    try:
+        assert images.open_image(content).shape == (10, 10, 1)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])

@@ -78,6 +78,17 @@ def test_a_runtime_that_is_not_there_gets_a_sentence(runtime, words, tmp_path, m
         ocr.Recognizer(folder)
 
 
+@pytest.mark.parametrize(
+    ("found", "words"), [(True, "RUNTIME is onnx, but no"), (None, "Neither TensorFlow nor")]
+)
+def test_without_onnxruntime_a_sentence_says_what_to_install(found, words, monkeypatch):
+    monkeypatch.setenv("RUNTIME", "onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("network.find_spec", lambda name: found)
+    with pytest.raises(ocr.ModelError, match=f"{words} onnxruntime is installed"):
+        ocr.Recognizer()
+
+
 def test_the_program_of_the_page_reads_as_it_stands(tmp_path):
     page = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]

@@ -704,18 +704,22 @@ def test_jobs_of_many_images_hold_up_no_single_ones(near):
         time.sleep(0.1)
 
 
-def test_few_results_are_kept_that_nobody_fetches(near):
+@pytest.mark.parametrize(("name", "limit"), [("read_many", "MAX_JOBS"), ("predict", "MAX_UNFETCHED")])
+def test_few_results_are_kept_that_nobody_fetches(near, monkeypatch, name, limit):
+    monkeypatch.setattr(patches, limit, 10)
     near.go_on.set()
     file, events = {"path": upload(near).json()[0], "meta": {"_type": "gradio.FileData"}}, []
-    for number in range(patches.MAX_JOBS + 3):
-        body = {"data": [[file]], "session_hash": f"gone {number}"}
-        events.append(near.client.post("/gradio_api/call/read_many", json=body).json()["event_id"])
+    for number in range(13):
+        body = {"data": [[file] if name == "read_many" else file], "session_hash": f"{name} {number}"}
+        events.append(near.client.post(f"/gradio_api/call/{name}", json=body).json()["event_id"])
         start = time.monotonic()
         while near.page._queue.event_ids_to_events:
             assert time.monotonic() - start < 60
             time.sleep(0.01)
-    assert {f"gone {number}" for number in range(2)}.isdisjoint(near.page._queue.pending_messages_per_session)
-    assert EXAMPLE.stem in near.client.get(f"/gradio_api/call/read_many/{events[-1]}").text
+    assert {f"{name} {number}" for number in range(2)}.isdisjoint(
+        near.page._queue.pending_messages_per_session
+    )
+    assert EXAMPLE.stem in near.client.get(f"/gradio_api/call/{name}/{events[-1]}").text
 
 
 def open_files():
@@ -775,6 +779,25 @@ def test_answers_without_an_end_are_few_and_have_short_names(served, monkeypatch
     scope |= {"query_string": b"", "app": SimpleNamespace(get_blocks=lambda: page)}
     anyio.run(guard, scope, None, send)
     assert sent[0]["status"] == 503
+
+
+def test_a_form_is_parsed_in_parts():
+    parts, sent = [], []
+
+    async def parse(scope, receive, send):
+        while True:
+            message = await receive()
+            parts.append(message["body"])
+            if not message["more_body"]:
+                return
+
+    async def receive():
+        return {"type": "http.request", "body": bytes(range(250)) * 1000, "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": "/read", "headers": [], "query_string": b""}
+    scope |= {"app": SimpleNamespace(get_blocks=lambda: SimpleNamespace(root_path="/", share=False))}
+    anyio.run(limits.Limits(parse), scope, receive, sent.append)
+    assert b"".join(parts) == bytes(range(250)) * 1000 and max(map(len, parts)) == limits.PART_BYTES
 
 
 def test_a_field_that_is_no_file_is_refused_and_leaves_nothing(served):

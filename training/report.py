@@ -100,7 +100,7 @@ def summarise(results: dict[str, Any]) -> str:
         before += "; what they were trained on may include images of this test split"
     rejected = ", ".join(f"{count:,} × {problem}" for problem, count in results["rejected"].items())
     rows = {
-        "data set": f"{results['dataset']}: {results['images']:,} images; rejected: {rejected or 'none'}",
+        "data set": f"{results['dataset']}: {results['images']:,} images; left out: {rejected or 'none'}",
         "alphabet": f"{len(results['alphabet'])} characters{shown}",
         "split": ", ".join(f"{count} {name}" for name, count in split.items()),
         "exact match on the test split": f"{metrics['exact_match']:.2%}: {right} of {split['test']}, "
