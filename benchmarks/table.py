@@ -152,11 +152,11 @@ def kinds() -> str:
     """Make the readme's table of real images."""
     sets = by_set(load("peers")["rows"])
     real = ("photographed number plates", "words and lines of receipts", "lines of books, 1476 to 1509")
-    rows = [("images", "labels", "CustomOCR", "PP-OCR")]
+    rows = [("images", "labels", "test", "CustomOCR", "PP-OCR")]
     for name in (*real, "four digits"):
         ours, theirs = (sets[name][reader] for reader in ("custom_ocr", "rapidocr"))
         shares = (f"{reader['exact_match']:.0%}" for reader in (ours, theirs))
-        rows.append((name, f"{ours['labels']:,}", *shares))
+        rows.append((name, f"{ours['labels']:,}", f"{ours['test']:,}", *shares))
     return grid(rows)
 
 
@@ -256,12 +256,12 @@ def scale_checks() -> str:
             f"- {content['images']:,} synthetic images: `read_many.py` gave the same texts as "
             f"`ocr.py --csv`, {content['right']:,} of them right. "
             f"A reading takes {content['bytes_per_reading']:.0f} bytes of Parquet.",
-            f"- {content['images_of_the_rest']:,} of them on a cluster of two nodes. One node was killed "
-            f"half-way, after {node['its_processor_seconds']:.0f} s of processor time. "
-            "Each image was read once.",
+            f"- {content['images_of_the_rest']:,} of them on two Ray nodes on one machine. One node was "
+            f"killed half-way, after {node['its_processor_seconds']:.0f} s of processor time. "
+            "Each reading was written once.",
             f"- {content['images_of_the_rest']:,} on one machine. The command was killed half-way: "
             f"{command['kept']:,} readings were kept, and the second start read the rest. "
-            "Each image was read once.",
+            "Each reading was written once.",
         ]
     )
 
@@ -283,7 +283,8 @@ def many_images() -> str:
     memory = content["bytes_by_epochs_done"]
     second = {name: value / 1e9 for name, value in memory["1"].items()}
     return (
-        f"- {content['images']:,} images and a quarter of the channels (`SIZE` 0.25), two epochs with a "
+        f"- {content['images']:,} images, 2,000 drawn ones with other noise each time, and a quarter of the "
+        "channels (`SIZE` 0.25), two epochs with a "
         f"cache on disk: {second['first']:.1f} GB of "
         f"memory when the second epoch began, {second['last']:.1f} GB when it ended, and at most "
         f"{max(row['max'] for row in memory.values()) / 1e9:.1f} GB in the whole run.\n"

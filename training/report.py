@@ -92,10 +92,7 @@ def summarise(results: dict[str, Any]) -> str:
     shown = f": <code>{alphabet}</code>" if len(results["alphabet"]) <= 80 else ""
     losses = ", ".join(f"{metrics[name]:.4f}" for name in ("loss", "val_loss", "test_loss"))
     start = results["start"]
-    before = (
-        f"`{start['name']}`; before any training on these labels, they read "
-        f"{start['val_exact_match']:.1%} of the validation split correctly"
-    )
+    before = f"`{start['name']}`; alone, they read {start['val_exact_match']:.1%} of the validation split"
     if results["start_from"]:
         before += "; what they were trained on may include images of this test split"
     rejected = ", ".join(f"{count:,} × {problem}" for problem, count in results["rejected"].items())
