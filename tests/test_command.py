@@ -103,7 +103,13 @@ def test_parameters_are_what_they_look_like_but_texts_stay_texts(repository):
     words = [["DATASET", "2024"], ["EPOCHS", "60"], ["SIZE", "-1e-3"]]
     expected = {"DATASET": "2024", "EPOCHS": 60, "SIZE": -0.001}
     assert read_parameters(repository / "study.ipynb", words) == expected
-    for text, value in [("None", None), ("True", True), ("../mine", "../mine"), ("a b", "a b")]:
+    for text, value in [
+        ("None", None),
+        ("none", None),
+        ("false", False),
+        ("../mine", "../mine"),
+        ("a b", "a b"),
+    ]:
         assert read_parameters(repository / "study.ipynb", [["EPOCHS", text]]) == {"EPOCHS": value}
 
 

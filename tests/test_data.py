@@ -297,6 +297,18 @@ def test_given_splits_are_taken_unless_something_else_is_asked_for():
     assert all(list(drawn[name].index) == list(rows.index) for name, rows in alone.items())
 
 
+def test_images_for_the_test_are_never_trained_with_beside_a_model_s_labels():
+    table = pd.DataFrame({"label": [f"{n}" for n in range(60)], "split": ["test"] * 20 + ["model"] * 40})
+    with pytest.raises(ValueError, match="No images for validation"):
+        split(table, 0, None, None, "image")
+
+
+@pytest.mark.parametrize("wrong", [{"ignore_case": "no"}, {"colour": 1}, {"lines": 2.0}, {"lines": "2"}])
+def test_other_values_are_refused_before_anything_is_read(tmp_path, wrong):
+    with pytest.raises(ValueError, match="; set "):
+        scan(tmp_path, "(.+)", **wrong)
+
+
 def test_split_takes_so_many_labels_and_refuses_what_can_not_be():
     table = pd.DataFrame({"label": [f"{n}" for n in range(963)]})
     for count in (10, 25, 50, 100):
@@ -307,6 +319,7 @@ def test_split_takes_so_many_labels_and_refuses_what_can_not_be():
         ((0, 10, None, "image"), "FOLD"),
         ((0, None, None, "word"), "SPLIT_BY"),
         ((0, None, 1, "image"), "train"),
+        ((0, None, "50", "image"), "LABELS is '50'"),
         ((0, None, 867, "image"), "LABELS is 867; set it to None or a number from 1 to 866"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -514,6 +514,12 @@ def test_names_in_a_zip_need_not_tell_their_encoding(tmp_path, name, encoding):
     assert contents(bring(str(path), tmp_path / "data")) == {name: b"image"}
 
 
+def test_backslashes_in_a_zip_are_folders(tmp_path):
+    path = tmp_path / "mine.zip"
+    path.write_bytes(zipped({"mine/a.png": b"image"}).replace(b"mine/a", b"mine\\a"))  # as PowerShell 5 does
+    assert contents(bring(str(path), tmp_path / "data")) == {"mine/a.png": b"image"}
+
+
 def test_folder_is_taken_as_it_is(tmp_path):
     assert fetch(f"{tmp_path}/", tmp_path / "data", 7) == (tmp_path, tmp_path.name)
     assert not (tmp_path / "data").exists()

@@ -204,6 +204,11 @@ def test_the_last_epoch_is_kept_or_the_best_one_of_a_run_that_ended_early(tmp_pa
     (tmp_path / "log.csv").write_text("epoch,val_loss\n0,3\n2,1\n3,2\n")  # the row of an epoch was torn
     last.set_weights(build().get_weights())
     assert choose(4) == ([False, False, True], False)
+    (tmp_path / "log.csv").write_text("epoch,val_loss\n0,3\n1,1\n2,nan\n")
+    assert choose(3) == ([False, True, False], True)
+    (tmp_path / "log.csv").write_text("epoch,val_loss\n0,nan\n1,nan\n2,nan\n")
+    with pytest.raises(ValueError, match="diverged"):
+        choose(3)
 
 
 def test_a_run_that_diverges_keeps_what_was_best(study, tmp_path):

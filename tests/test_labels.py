@@ -159,7 +159,7 @@ FORMATS = {
     "docTR": (
         {
             **images("images/img_0.jpg"),
-            "labels.json": '{"img_0.jpg": "TR4254", "0.png": 12.50, "1.png": null}',
+            "labels.json": '{"img_0.jpg": "TR4254", "0.png": 12.50, "1.png": null, "2.png": NaN}',
         },
         {"images/img_0.jpg": "TR4254", "0.png": "12.50"},
         "labels.json, a dictionary",
@@ -286,6 +286,15 @@ SPLITS = {
         "val/metadata.jsonl": '{"file_name": "0.png", "text": "c"}',
         "test/metadata.parquet": pd.DataFrame({"file_name": ["0.png"], "text": ["d"]}),
     },
+    "column": {
+        "labels.csv": "filename,split,label\n"
+        "train/0.png,train,a\ntrain/1.png,training,b\nval/0.png,dev,c\ntest/0.png,test,d\n"
+    },
+    "JSON": {
+        "labels.json": '{"train": [{"filename": "train/0.png", "label": "a"}, {"filename": "train/1.png", '
+        '"label": "b"}], "val": [{"filename": "val/0.png", "label": "c"}], "test": [{"filename": '
+        '"test/0.png", "label": "d"}]}'
+    },
     "one list": {"labels.csv": HEADER + "train/0.png,a\ntrain/1.png,b\nval/0.png,c\ntest/0.png,d\n"},
     "texts": {"train/0.gt.txt": "a", "train/1.gt.txt": "b", "val/0.gt.txt": "c", "test/0.gt.txt": "d"},
 }
@@ -304,6 +313,32 @@ def test_lists_and_folders_give_splits(tmp_path, files):
         ("test/0.png", "d"): "test",
     }
     assert any("give the splits" in line and "test (1 images)" in line for line in found.said)
+
+
+def test_lists_give_splits_of_images_in_one_folder(tmp_path):
+    names = [f"{number}.png" for number in range(4)]
+    every = HEADER + "".join(f"{name},{name[0]}\n" for name in names)
+    some = {"labels.csv": every, "test.csv": HEADER + "3.png,3\n"}
+    column = {"labels.csv": "filename,label,subset\n0.png,0,train\n1.png,1,\n2.png,2,x\n3.png,3,test\n"}
+    for number, lists in enumerate((some, column)):
+        rows = find_labels(lay(tmp_path / f"{number}", images(*names) | lists), PATTERN, None).rows
+        assert {image.name: split for image, _, split in rows}["3.png"] == "test"
+        assert not {"test", "validation"} & {split for image, _, split in rows if image.name != "3.png"}
+
+
+def test_the_label_of_an_image_that_is_gone_goes_to_no_other(tmp_path):
+    lists = {f"{part}/metadata.csv": HEADER + f"0.png,{part}0\n1.png,{part}1\n" for part in ("train", "test")}
+    folder = lay(tmp_path / "set", images("train/1.png", "test/0.png", "test/1.png", "more/2.png") | lists)
+    lay(folder, {"labels.csv": HEADER + "train/2.png,other\ntrain/1.png,train1\n"})
+    found = find_labels(folder, PATTERN, None)
+    labels = {image.relative_to(folder).as_posix(): label for image, label, _ in found.rows}
+    assert labels == {"train/1.png": "train1", "test/0.png": "test0", "test/1.png": "test1", "more/2.png": ""}
+    assert sorted(found.missing) == [("0.png", "train0"), ("train/2.png", "other")]
+
+
+def test_a_pattern_that_lists_make_useless_is_named(tmp_path):
+    folder = lay(tmp_path / "set", images(*PLAIN) | {"labels.csv": HEADER + ROWS})
+    assert any("LABEL_PATTERN isn't used" in line for line in read(folder, pattern="(.)")[1])
 
 
 def test_splits_are_named_by_whole_words():
@@ -682,4 +717,4 @@ def test_a_name_leads_to_an_image_of_the_folder_or_nowhere(name):
     folder = Path("/set/a")
     listed = [folder / "0.png", folder / "a" / "0.png", folder / "a" / "b.png"]
     for place in (folder, folder / "a", Path("/elsewhere")):
-        assert Names(folder, listed).find(name, place) in (None, *listed)
+        assert Names(folder, listed).find(name, place)[0] in (None, *listed)

@@ -165,9 +165,13 @@ def scan(
     Raises:
         DatasetError: If fewer than 10 images with a label remain, or only one label, or the labels can't be
             read.
-        ValueError: If there are other numbers of lines.
+        ValueError: If an argument has another value.
     """
-    if lines not in (1, 2):
+    if type(ignore_case) is not bool or type(colour) not in (bool, type(None)):
+        raise ValueError(
+            f"IGNORE_CASE: {ignore_case!r}, COLOUR: {colour!r}; set them to True or False; COLOUR may be None."
+        )
+    if type(lines) is not int or lines not in (1, 2):
         raise ValueError(f"LINES is {lines!r}; set it to 1 or 2, or cut the images into lines.")
     table, origin = read_labels(folder, pattern, ignore_case, label_from)
     unopened = table[table["problem"] != ""].assign(detail="")
@@ -237,7 +241,7 @@ def split(
     given = pd.Series(table.get("split", ""), table.index)
     is_guess = given == "model"
     given = given.where(given.isin(["validation", "test"]), "")
-    if fold is not None or split_by == "label" or (given[~is_guess] != "").all():
+    if fold is not None or split_by == "label" or (given != "").all():
         given[:] = ""
     given[is_guess] = "train"
     has_validation, has_test = (given == "validation").any(), (given == "test").any()
@@ -248,7 +252,7 @@ def split(
     test_fold = [] if has_test else folds.pop(fold or 0)
     others = np.concatenate(folds)
     most = sizes[others].sum()
-    if labels is not None and not 0 < labels <= most:
+    if labels is not None and not (isinstance(labels, int) and 0 < labels <= most):
         raise ValueError(f"LABELS is {labels!r}; set it to None or a number from 1 to {most}.")
     # How many images come before each group.
     before = pd.Series(sizes[others].cumsum() - sizes[others], others)

@@ -83,7 +83,9 @@ def unpack(archive: Path, folder: Path) -> None:
         with open_zip(archive) as bundle:
             check_members(bundle.infolist())
             folder.mkdir(exist_ok=True)
-            bundle.extractall(folder, tqdm(bundle.namelist(), "Unpacking", mininterval=1, delay=5))
+            for member in bundle.infolist():  # Windows PowerShell 5 writes backslashes
+                member.filename = member.filename.replace("\\", "/")
+            bundle.extractall(folder, tqdm(bundle.infolist(), "Unpacking", mininterval=1, delay=5))
     except BROKEN as error:
         raise DatasetError(
             f"The archive {archive.name} is broken or unsafe ({error}): get it again, "

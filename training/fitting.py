@@ -159,7 +159,7 @@ def read_log(run: Path) -> pd.DataFrame:
 
 
 def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
-    """Keep the last epoch or, where early stopping ended the run, load the one of least validation loss.
+    """Keep the last epoch or, where that diverged or came early, load the one of least validation loss.
 
     Args:
         model: Has the weights of the last epoch.
@@ -168,15 +168,21 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
 
     Returns:
         The log, with the column `kept` that marks the epoch.
+
+    Raises:
+        ValueError: If the epoch's loss is no number.
     """
     history = read_log(run)
     kept = history.index[-1]
-    if history["epoch"].iloc[-1] + 1 < epochs:  # a row may be torn
+    is_early = history["epoch"].iloc[-1] + 1 < epochs  # a row may be torn
+    if is_early or not np.isfinite(history["val_loss"][kept]):
         try:
             model.load_weights(run / "best.weights.h5")
             kept = history["val_loss"].idxmin()
         except OSError:
             print("The best epoch was not saved completely, so the last one is kept.")
+    if not np.isfinite(history["val_loss"][kept]):
+        raise ValueError("The training diverged: its loss is no number any more. Set LEARNING_RATE lower.")
     return history.assign(kept=history.index == kept)
 
 

@@ -11,7 +11,7 @@ from folders import count_kinds, describe_kinds, list_files
 from images import SUFFIXES
 
 from training.errors import DatasetError
-from training.lists import POSITIONS, READERS, SPLITS, List, ListError, check_file, decode, read_list, show
+from training.lists import POSITIONS, READERS, SOURCES, List, ListError, check_file, decode, read_list, show
 from training.names import Names, find_split
 
 PATTERN = "(.+)"  # the whole name: nobody has said that names are labels
@@ -44,8 +44,8 @@ def read_lists(paths: list[Path], names: Names) -> tuple[dict[Path, List], dict[
     lists, faults = {}, {}
     for path in paths:
         try:
-            found = read_list(path, lambda name, place=path.parent: bool(names.find(name, place)))
-            if not any(names.find(name, path.parent) for name, _ in found.pairs):
+            found = read_list(path, lambda name, place=path.parent: bool(names.find(name, place)[0]))
+            if not any(names.find(name, path.parent)[0] for name, _ in found.pairs):
                 some = show(name for name, _ in found.pairs) or "there are none"
                 raise ListError(f"no name in its {found.columns} is that of an image: {some}")
             lists[path] = found
@@ -61,18 +61,24 @@ def pair_lists(
 
     The labelling page's answers replace what other lists say.
     """
-    rows, missing, answers, known = {}, [], {}, set(images)
+    rows, missing, answers, known, entries = {}, [], {}, set(images), []
     for path, found in lists.items():
         split = find_split(*path.relative_to(folder).parts) if path.is_relative_to(folder) else ""
         for name, label in found.pairs:
             exact = path.parent / name  # with spaces around it, too
-            image = exact if exact in known else names.find(name, path.parent)
-            if not image:
-                missing.append((name, label))
-            elif found.sources:
-                answers[image] = label, SPLITS.get(found.sources[name], "")
+            image, is_exact = (exact, True) if exact in known else names.find(name, path.parent)
+            if image and found.sources:
+                answers[image] = label, SOURCES.get(found.sources[name], "")
             else:
-                rows.setdefault((image, label), split or find_split(*image.relative_to(folder).parts[:-1]))
+                entries.append((not is_exact, name, image, label, found.splits.get(name) or split))
+    meant = {image for is_guess, _, image, *_ in entries if not is_guess}
+    for is_guess, name, image, label, split in sorted(entries, key=lambda entry: entry[0]):
+        # A name that is an image's by its path isn't another's whose own image is gone.
+        if not image or (is_guess and image in meant and (image, label) not in rows):
+            missing.append((name, label))
+        else:
+            inside = find_split(*image.relative_to(folder).parts[:-1])
+            rows[image, label] = rows.get((image, label)) or split or inside
     given = {image: split for (image, _), split in rows.items()}
     rows = {row: split for row, split in rows.items() if row[0] not in answers}
     for image, (label, split) in answers.items():
@@ -154,8 +160,9 @@ def object_to_names(folder: Path, images: list[Path], others: list[Path], names:
         if path.suffix.lower() in OTHER_LISTS and LIST_LIKE.search(path.stem):
             yield f"{path} may hold the labels, but can't be read: save it as CSV."
     above = [path for path in folder.resolve().parent.glob("[!.]*") if path.suffix.lower() in READERS]
-    for path in read_lists(above, names)[0]:
-        yield f"{path} lists images of {folder}."
+    for path, found in read_lists(above, names)[0].items():
+        if 2 * sum(bool(names.find(name, path.parent)[0]) for name, _ in found.pairs) >= len(images):
+            yield f"{path} lists images of {folder}."
     groups = defaultdict(list)
     for image in images:
         groups[image.parent].append(image)
@@ -209,7 +216,7 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
             if not (isinstance(error, ListError) or LIST_LIKE.search(path.stem)):
                 del faults[path]
     elif label_from not in ("name", "folder"):
-        given = Path(label_from).expanduser()
+        given = Path(str(label_from)).expanduser()
         path = next((path for path in (given, folder / given, folder.parent / given) if path.exists()), given)
         lists, faults = read_lists([path], names)
     if faults and not lists and not texts and (is_open or label_from is not None):
@@ -226,6 +233,8 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         some = [f"{relative(path)}, {found.columns}" for path, found in lists.items()]
         where = "; ".join(some[:3]) + (f"; and {len(some) - 3} more lists" if len(some) > 3 else "")
         notes += [f"{relative(path)} {found.note}." for path, found in lists.items() if found.note]
+        if pattern != PATTERN:
+            notes.append('LABEL_PATTERN isn\'t used: it is for file names; set LABEL_FROM to "name".')
         if missing:
             some = show(name for name, _ in missing)
             notes.append(f"{len(missing):,} names in lists match no image: {some}.")
@@ -250,7 +259,7 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
     given = Counter(split for _, label, split in rows if label and split in ("test", "validation"))
     if given:
         some = " and ".join(f"{split} ({number:,} images)" for split, number in given.items())
-        notes.append(f"Lists or folders give the splits {some}; set FOLD to choose others.")
+        notes.append(f"Lists or folders give the splits {some}; FOLD and SPLIT_BY can override them.")
     if len(others) > len(used) or left_out:
         skipped = [path for path in others if path not in used]
         notes.append(f"Skipped: {describe_kinds(left_out + count_kinds(skipped))}.")

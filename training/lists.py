@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from images import SUFFIXES
 
+from training.names import find_split
+
 # Names of columns, in small letters and digits alone. A label may be a class where there is a text, too.
 NAMES = """file filename filepath fname image images imagefile imagefilename imageid imagename imagepath img
 imgfile imgid imgname imgpath name path picture photo"""
@@ -35,7 +37,7 @@ WORD_NUMBER = re.compile(
 ANSWERS = re.compile(
     rb'(?:\xef\xbb\xbf)?"?filename"?([,;\t])"?label"?\1"?source"?\1"?when"?\r?\n'
 )  # begins what the labelling page writes
-SPLITS = {"sample": "test", "model": "model"}  # by the source of an answer; the network's own are never test
+SOURCES = {"sample": "test", "model": "model"}  # splits by the source; the network's own are never test
 
 IsImage = Callable[[str], bool]  # whether an image has this name
 
@@ -51,6 +53,7 @@ class List(NamedTuple):
     pairs: list[tuple[str, str]]  # names of images, labels
     note: str = ""
     sources: Mapping[str, str] = MappingProxyType({})  # of the labelling page's answers, by the names
+    splits: Mapping[str, str] = MappingProxyType({})  # that a column gives, by the names
 
 
 def show(texts: Iterable[object], most: int = 3) -> str:
@@ -91,7 +94,12 @@ def take_columns(columns: list[Any], rows: list[Sequence[Any]], is_image: IsImag
         raise ValueError("it names no images")
     text = find_text_column(columns)
     words = f"columns {show([columns[name]])} and {show([columns[text]])}"
-    return List(words, [(row[name], row[text]) for row in rows])
+    splits = {}
+    for column in (
+        number for number, column in enumerate(columns) if simplify(column) in ("split", "subset")
+    ):
+        splits = {row[name]: find_split(str(row[column])) for row in rows if isinstance(row[name], str)}
+    return List(words, [(row[name], row[text]) for row in rows], splits=splits)
 
 
 def split_line(line: str, separator: str, count: int, text: int) -> list[str]:
@@ -193,14 +201,19 @@ def flatten(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def read_json(text: str, is_image: IsImage) -> List:
     """Read a dictionary of files and texts, a list of objects, or an object per line. Numbers stay text."""
-    decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).decode
+    decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None).decode
     try:
         content = decode(text.strip())
     except ValueError:
         content = [decode(line.strip()) for line in text.split("\n") if line.strip()]
     if isinstance(content, dict):
-        if entries := [entry for value in content.values() if isinstance(value, list) for entry in value]:
-            content = entries  # one table, or one for each split
+        tables = {name: value for name, value in content.items() if isinstance(value, list)}
+        if any(tables.values()):  # one, or one for each split
+            content = [
+                {"split": name} | entry if find_split(name) else entry
+                for name, entries in tables.items()
+                for entry in entries
+            ]
         elif content and all(isinstance(value, dict) for value in content.values()):
             content = [{"filename": name} | value for name, value in content.items()]
         elif any(map(is_image, content)) or any(Path(name).suffix.lower() in SUFFIXES for name in content):
@@ -291,7 +304,9 @@ def read_parquet(path: Path, is_image: IsImage) -> List:
             or pa.types.is_integer(field.type)
         ]
         table = file.read(plain)
-    columns = [[value and str(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [
+        [None if value is None else str(value) for value in column.to_pylist()] for column in table.columns
+    ]
     return take_columns(plain, list(zip(*columns, strict=True)), is_image)
 
 

@@ -3,7 +3,7 @@
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -35,15 +35,16 @@ def from_left(title: str) -> str:
     return "\u200e" + title.replace(" (", "\u200e (") if runs_left else title
 
 
-def draw_images(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
+def draw_images(images: Iterable[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
     """Draw images, each (height, width) or (height, width, 1 or 3), in a grid with their titles."""
-    rows = -(-len(images) // columns)
+    rows = -(-len(titles) // columns)
     size = (2.6 * columns, 1.05 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="none")
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(image, cmap="gray")
+        step = max(1, max(image.shape[:2]) // 400)  # the figure would keep all pixels of a photograph
+        axis.imshow(image[::step, ::step], cmap="gray")
         axis.set_title(from_left(title), fontsize=9, family=FONTS, parse_math=False)
     return figure
 

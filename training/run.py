@@ -63,7 +63,8 @@ def read_parameters(notebook: Path, words: list[list[str]]) -> dict[str, object]
             sys.exit(f"There is no parameter {name}. Did you mean {nearest}?")
         if known[name]["default"][0] not in "\"'":  # a text stays one: the folder may be named 2024
             with contextlib.suppress(ValueError, SyntaxError):
-                parameters[name] = ast.literal_eval(text)
+                word = text.title() if text.lower() in ("true", "false", "none") else text
+                parameters[name] = ast.literal_eval(word)
     return parameters
 
 
