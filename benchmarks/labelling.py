@@ -160,7 +160,7 @@ def measure_latency() -> dict[str, float]:
         paths = [source / name for name in unlabel(next(iter(SETS)), 0, source)]
         for number in range(MANY):
             os.link(paths[number % len(paths)], folder / f"{number} é.png")
-        port, times = free_port(), []
+        port, times, own = free_port(), [], work_of(folder.resolve()).name
         command = [sys.executable, "-m", "label_app.app", str(folder)]
         environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
         with (
@@ -170,10 +170,12 @@ def measure_latency() -> dict[str, float]:
             answer = None
             for _ in range(ANSWERS + 1):
                 start = time.perf_counter()
-                turn = client.post("/label/next", json={"mode": "label", "answer": answer}).json()
+                turn = client.post(
+                    "/label/next", json={"folder": own, "mode": "label", "answer": answer}
+                ).json()
                 times.append(1000 * (time.perf_counter() - start))
                 item = turn["items"][0]
-                client.get("/label/image", params={"name": turn["items"][-1]["name"]})  # ahead
+                client.get("/label/image", params={"folder": own, "name": turn["items"][-1]["name"]})  # ahead
                 answer = {"name": item["name"], "text": item["guess"] or "x", "guess": item["guess"]}
                 time.sleep(0.2)
         shutil.rmtree(work_of(folder.resolve()), ignore_errors=True)

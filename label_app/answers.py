@@ -86,13 +86,13 @@ class LabelFile:
                     end = start + file.read().rfind(b"\n") + 1  # a row that was cut off goes
                     _write(file, end, _rows(new, header[1].decode()))
             if not header:
+                unfinished = self.path.with_name(".labels.csv")
+                with unfinished.open("wb") as file:
+                    _write(file, 0, HEADER + _rows(known | new, ","))
                 if exists:
                     kind = "csv" if self.is_utf8 else "old"  # old answers are no list beside the new ones
                     before = f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.{kind}"
                     self.path.rename(self.path.with_name(before))
-                unfinished = self.path.with_name(".labels.csv")
-                with unfinished.open("wb") as file:
-                    _write(file, 0, HEADER + _rows(known | new, ","))
                 unfinished.replace(self.path)
                 self.is_utf8 = True
         except OSError as error:

@@ -6,6 +6,7 @@ It is served on this machine alone. Images come and answers go through two route
 import argparse
 import hashlib
 import html
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from training.intervals import wilson_interval
 
 START = ROOT / "training" / "start"
 PAGE = """
-<form id="answer" autocomplete="off">
+<form id="answer" autocomplete="off" data-folder="FOLDER">
 <div id="stage"></div>
 <div id="field"><div id="under" aria-hidden="true"></div>
 <input id="text" aria-label="The text in the image" aria-describedby="hint" dir="auto" enterkeyhint="next"
@@ -80,7 +81,7 @@ CSS = """
 #numbers big {font-size: 1.5rem; font-weight: 700}
 @media (max-width: 640px) {
     main.app {padding: 0.75rem !important}
-    #stage {width: 100%; min-height: 5rem; max-height: 30vh; overflow: hidden}
+    #stage {width: min(100%, calc(var(--ratio) * 30vh)); min-height: 5rem}
     #text, #under {height: 3.25rem; padding: 0 0.5rem; line-height: 3rem}
     #keys {display: grid; grid: auto / 1fr 1fr}
     #keys button {padding: 0 0.25rem}
@@ -89,7 +90,7 @@ CSS = """
 """
 LISTEN = """() => {
     const part = id => document.getElementById(id)
-    const field = part("text"), pictures = new Map(), past = []
+    const field = part("text"), folder = part("answer").dataset.folder, pictures = new Map(), past = []
     let mode = "label", items = [], shown = null, is_old = false, is_touched = false, busy = false, timer
     const say = words => {if (part("said").textContent !== words) part("said").textContent = words}
     const look_again = () => {
@@ -100,8 +101,13 @@ LISTEN = """() => {
         if (!pictures.has(name)) {
             const picture = new Image()
             picture.alt = "The image to label"
-            picture.src = "label/image?name=" + encodeURIComponent(name)
-            picture.onerror = () => say(`${name} can't be shown: it was deleted or is damaged. Skip it.`)
+            const place = [folder, name].map(encodeURIComponent)
+            picture.src = `label/image?folder=${place[0]}&name=${place[1]}`
+            picture.onerror = () => {
+                pictures.delete(name)
+                if (shown?.name !== name) return
+                say(`${name} can't be shown: it was deleted or is damaged. Skip it.`)
+            }
             pictures.set(name, picture)
             if (pictures.size > 40) pictures.delete(pictures.keys().next().value)
         }
@@ -109,7 +115,7 @@ LISTEN = """() => {
     }
     const post = async answer => {
         const headers = {"Content-Type": "application/json"}
-        const request = {method: "POST", headers, body: JSON.stringify({mode, answer})}
+        const request = {method: "POST", headers, body: JSON.stringify({folder, mode, answer})}
         let response
         try {
             response = await fetch("label/next", request)
@@ -160,19 +166,20 @@ LISTEN = """() => {
         const fit = () => part("stage").style.setProperty(
             "--ratio", picture.naturalWidth / picture.naturalHeight)
         if (picture.complete) fit()
-        else picture.onload = fit
+        else picture.onload = () => shown === item && fit()
         frame.append(picture, ...boxes)
         part("stage").append(frame)
         field.value = item.label ?? item.guess ?? ""
         const [first, letters] = underline(), end = field.value.length
-        field.focus()
+        const active = document.activeElement
+        if (active === document.body || part("answer").contains(active)) field.focus()
         if (item.label === null && item.confidence < 0.3) field.select()
         else if (first < letters.length) {
             const start = letters.slice(0, first).join("").length
             field.setSelectionRange(start, start + letters[first].length)
         } else field.setSelectionRange(end, end)
         const read = item.guess === item.label ? "the same" : item.guess || "nothing"
-        part("hint").textContent = item.label !== null ? `The model reads ${read}.`
+        part("hint").textContent = item.label !== null ? item.guess === null ? "" : `The model reads ${read}.`
             : item.is_sample ? "Part of the random sample; no model learns from it" : ""
     }
     const look = async () => {
@@ -215,6 +222,7 @@ LISTEN = """() => {
             mode = value
             shown = null
             say("")
+            field.focus()
             look()
         },
         focus: () => field.focus(),
@@ -227,9 +235,9 @@ LISTEN = """() => {
     const acts = {back, skip: () => answer(null), unreadable: () => answer("")}
     const keys = {ArrowUp: "back", ArrowDown: "skip", Escape: "unreadable"}
     field.onkeydown = event => {
-        if (event.isComposing || !(event.key in keys)) return
-        event.preventDefault()
-        acts[keys[event.key]]()
+        if (event.isComposing || !(event.key in keys || event.key === "Enter")) return
+        if (event.repeat || event.key in keys) event.preventDefault()
+        if (event.key in keys && !event.repeat) acts[keys[event.key]]()
     }
     field.oninput = () => {
         is_touched = true
@@ -238,7 +246,7 @@ LISTEN = """() => {
     field.onscroll = () => {part("under").scrollLeft = field.scrollLeft}
     for (const name in acts) part(name).onclick = acts[name]
     // The keyboard of a telephone stays open.
-    part("keys").onpointerdown = event => event.preventDefault()
+    for (const name of ["keys", "stage"]) part(name).onpointerdown = event => event.preventDefault()
     look()
 }"""
 
@@ -254,6 +262,7 @@ class Answer(BaseModel):
 class Turn(BaseModel):
     """A page's request for the next images, with an answer or without."""
 
+    folder: str
     mode: Literal["label", "check"]
     answer: Answer | None
 
@@ -289,6 +298,11 @@ def mount(labelling: Labelling) -> dict[str, Any]:
     """Give the arguments of a FastAPI app: the page's own routes, and a check that refuses other sites."""
     api = FastAPI(openapi_url=None)
 
+    def check(folder: str) -> None:
+        """Refuse a page that was left open when the program was started with another folder."""
+        if folder != labelling.work.name:
+            raise LabellingError("This page shows another folder's images. Reload it.")
+
     @api.exception_handler(LabellingError)
     def refuse(_: Request, error: LabellingError) -> JSONResponse:
         """Say why an answer isn't saved."""
@@ -297,13 +311,15 @@ def mount(labelling: Labelling) -> dict[str, Any]:
     @api.post("/label/next")
     def take_turn(turn: Turn) -> dict[str, Any]:
         """Take an answer, if there is one, and give the next images."""
+        check(turn.folder)
         if turn.answer:
             labelling.answer(turn.answer.name, turn.answer.text, turn.answer.guess)
         return {"items": labelling.upcoming(turn.mode), "status": describe(labelling.status())}
 
     @api.get("/label/image")
-    def show_image(name: str) -> Response:
+    def show_image(folder: str, name: str) -> Response:
         """Give an image as a PNG."""
+        check(folder)
         try:
             return Response(labelling.picture(name), media_type="image/png")
         except (ImageError, KeyError) as error:
@@ -354,8 +370,9 @@ def build(labelling: Labelling) -> gr.Blocks:
             raise LabellingError("No model has been trained on your labels yet. Train one first.")
         folder = labelling.work / "reader"
         return (
-            f"This folder is a complete app: `{folder}`\n\nUpload all of it as a Hugging Face Space, in your "
-            f"browser or with\n\n```bash\nhf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
+            f"This folder is a complete app: `{folder}`\n\nIts `Examples` are ten of your images. Upload "
+            "all of it as a Hugging Face Space, in your browser or with"
+            f"\n\n```bash\nhf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
         )
 
     with gr.Blocks(title="Label images", analytics_enabled=False) as page:
@@ -363,12 +380,12 @@ def build(labelling: Labelling) -> gr.Blocks:
             with gr.Column(scale=3):
                 modes = [("Label images", "label"), ("Check labels", "check")]
                 mode = gr.Radio(modes, value="label", show_label=False, container=False, elem_id="mode")
-                gr.HTML(PAGE)
+                gr.HTML(PAGE.replace("FOLDER", html.escape(labelling.work.name)))
             with gr.Column(scale=1, min_width=280):
                 gr.HTML(elem_id="numbers")
                 buttons = {gr.Button("Train the model", variant="primary"): train}
                 hint = "Train after this many new labels (0: never)"
-                every = gr.Number(0, label=hint, precision=0, minimum=0)
+                every = gr.Number(lambda: labelling.every, label=hint, precision=0, minimum=0)
                 buttons[gr.Button("Accept all sure guesses")] = accept
                 if labelling.suggested:
                     name, label = next(iter(labelling.suggested.items()))
@@ -395,7 +412,7 @@ def launch(labelling: Labelling, **options: object) -> gr.Blocks:
 
 def work_of(folder: Path) -> Path:
     """Give the place of the models that are trained on a folder, an absolute path."""
-    return ROOT / "work" / "label" / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    return ROOT / "work" / "label" / f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
 
 
 def main() -> None:

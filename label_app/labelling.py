@@ -3,7 +3,6 @@
 All that `app.py` shows. A program can drive it, too: `upcoming` and `answer` in turns.
 """
 
-import contextlib
 import hashlib
 import io
 import math
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from folders import find_images
+from folders import describe_kinds, find_images
 from formats import Format
 from images import ImageError, open_image
 from ocr import ModelError, Reading
@@ -31,14 +30,14 @@ from training.writing import clean
 
 MAX_SAMPLE, SAMPLE_SHARE = 50, 0.2  # images of the random sample, at most
 AHEAD = 6  # images that the page knows before it shows them
-READ_TOGETHER = 32
+READ_TOGETHER, HELD_PIXELS = 32, 16_000_000  # images that are open at once, and where that is enough
 DRAWN = 32  # images among which the least sure one comes next
 DIFFERENT = 4  # of so many, one is the least like what was labelled
 THUMBNAIL = (24, 8)
 COPY = 0.97  # correlation of thumbnails from which on images that are read the same are near copies
 DOUBTFUL = 0.9  # confidence of a character, below which it is marked
 NEW_CHARACTER = 0.02  # how probable one may be where the alphabet counts as known
-LEAST_LABELS = 10  # to train with, beside those of the random sample
+LEAST_LABELS = 10  # to train with, beside those of the random sample and the model's
 LOOK_SECONDS = 5  # from one look for new files to the next
 STILL_COPIED = 10  # seconds after the last change of a file that may not be complete
 NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
@@ -81,7 +80,10 @@ class Labelling:
     def __init__(self, folder: Path, model: Path, work: Path, parameters: list[list[str]]) -> None:
         if not folder.is_dir():
             raise LabellingError(f"There is no folder {folder}. Check DATASET, and unpack an archive first.")
+        if own := {"FOLD", "SPLIT_BY"} & dict(parameters).keys():
+            raise LabellingError(f"{min(own)} can't be set here: the random sample is the test split.")
         self.folder, self.work, self.parameters = folder, work, parameters
+        self.ignore_case = dict(parameters).get("IGNORE_CASE", "").lower() == "true"
         self.file, self.changed = LabelFile(folder), threading.Condition()
         self.names: list[str] = []
         self.numbers: dict[str, int] = {}
@@ -93,7 +95,8 @@ class Labelling:
         self.folders: dict[Path, int] = {}
         self._look()
         if not self.names:
-            raise LabellingError(f"There are no images in {folder}. Check DATASET.")
+            others = describe_kinds(find_images(folder)[1]) or "it is empty"
+            raise LabellingError(f"There are no images in {folder} ({others}). Check DATASET.")
         answers, self.suggested = self.file.load(), {}
         self._note(self._find_given() if answers is None else answers)
         source = self.state["source"]
@@ -103,7 +106,7 @@ class Labelling:
         self.skipped: dict[int, None] = {}
         self.checked: set[int] = set()
         self.to_check: deque[int] = deque()
-        self.accepted: deque[bool] = deque(maxlen=50)
+        self.accepted: dict[str, bool] = {}  # whether the guess was right, by the names
         self.every = self.new = self.turn = 0
         self.chance = np.random.default_rng(0)
         self.training: Training | None = None
@@ -137,6 +140,8 @@ class Labelling:
         Args:
             mode: "label" for images without a label, "check" for those with one that may be wrong.
         """
+        if not os.path.isdir(self.folder):  # noqa: PTH112, which may raise
+            raise LabellingError(f"The folder {self.folder} is away. Connect its disk again, or restore it.")
         with self.changed:
             queue = self.queues[mode] = [number for number in self.queues[mode] if self._is_there(number)]
             while len(queue) < AHEAD and (number := self._choose(mode)) is not None:
@@ -159,24 +164,27 @@ class Labelling:
         with self.changed:
             if (number := self.numbers.get(name)) is None:
                 raise LabellingError(f"There is no image {name} in this folder. Reload the page.")
-            if number in self.queues["check"]:
-                self.checked.add(number)
             if text is None:
                 self.skipped.pop(number, None)
                 self.skipped[number] = None
             else:
-                new = Label(clean(text, False)[0], "sample" if number in self.sample else "person")
-                old = self.labels.get(name)
+                source = "sample" if number in self.sample else "person"
+                new, old = Label(clean(text, self.ignore_case)[0], source), self.labels.get(name)
+                is_checked = number in self.queues["check"]
                 self._write({name: new})
-                if guess is not None and not old:
-                    self.accepted.append(new.text == guess)
+                if is_checked:
+                    self.checked.add(number)
+                if guess is not None and (not old or name in self.accepted):
+                    self.accepted[name] = new.text == guess
                 self.new += new != old
                 self.skipped.pop(number, None)
                 self._learn_alphabet()
             self._drop({number})
             if self.every and self.new >= self.every and not self.is_training:
-                with contextlib.suppress(LabellingError):  # there are too few labels
+                try:
                     self.train()
+                except LabellingError as error:  # there are too few labels
+                    self.message = str(error)
 
     def accept_sure(self) -> int:
         """Take what is read for sure as the labels of images that no person has labelled; count them.
@@ -205,6 +213,7 @@ class Labelling:
         with self.changed:
             self._write({name: label for name, label in self.suggested.items() if name not in self.labels})
             self.suggested = {}
+            self.sample = set(np.flatnonzero(self.state["source"] == SAMPLE).tolist())
 
     def picture(self, name: str) -> bytes:
         """Draw an image as a PNG that is no larger than a screen.
@@ -242,7 +251,7 @@ class Labelling:
                 "images": sum(counts),
                 "labelled": counts[GIVEN] + counts[SAMPLE] + counts[PERSON],
                 "by_model": counts[MODEL],
-                "accepted": list(self.accepted),
+                "accepted": list(self.accepted.values())[-50:],
                 "sample": list(zip(right, self.state["sure"][shown].tolist(), strict=True)),
                 "rest": counts[NO],
                 "read": int((rest & is_read).sum()),
@@ -262,7 +271,9 @@ class Labelling:
             LabellingError: If one runs already, the labels are too few, or nothing can be written.
         """
         with self.changed:
-            used = [label for label in self.labels.values() if label.text and label.source != "sample"]
+            self._end_training()  # before the next one takes its place
+            others = ("sample", "model")
+            used = [label for label in self.labels.values() if label.text and label.source not in others]
             if self.is_training:
                 raise LabellingError("Training is already running.")
             if len(used) < LEAST_LABELS or len({label.text for label in used}) < 2:
@@ -299,7 +310,7 @@ class Labelling:
 
     def _look(self) -> None:
         """Look for images that are new or gone, if a folder has changed."""
-        if not self.folder.is_dir():  # a stick may have been pulled out
+        if not os.path.isdir(self.folder):  # noqa: PTH112, a stick may have been pulled out
             self.folders = {}
             return
         stamps = {folder: _changed_at(folder) for folder in self.folders or [self.folder]}
@@ -331,11 +342,11 @@ class Labelling:
                 raise LabellingError(str(error)) from error
             return {}
         given = {
-            image.relative_to(self.folder).as_posix(): Label(clean(label, False)[0], "given")
+            image.relative_to(self.folder).as_posix(): Label(clean(label, self.ignore_case)[0], "given")
             for image, label, _ in rows
             if label and image.relative_to(self.folder).as_posix() in self.numbers
         }
-        if any(label.text != clean(Path(name).stem, False)[0] for name, label in given.items()):
+        if any(label.text != clean(Path(name).stem, self.ignore_case)[0] for name, label in given.items()):
             return given
         self.suggested = given
         return {}
@@ -361,7 +372,7 @@ class Labelling:
             self.queues[mode] = [number for number in queue if number not in numbers]
 
     def _is_there(self, number: int) -> bool:
-        self.state["gone"][number] |= not (self.folder / self.names[number]).exists()
+        self.state["gone"][number] |= not os.path.exists(self.folder / self.names[number])  # noqa: PTH110
         return not self.state["gone"][number]
 
     def _choose(self, mode: str) -> int | None:
@@ -378,6 +389,8 @@ class Labelling:
         is_left = (state["source"] == NO) & ~state["gone"]
         is_free = is_left.copy()
         is_free[queued + list(self.skipped)] = False
+        if waiting := [number for number in self.sample if is_free[number]]:
+            return min(waiting)
         if len(self.sample) < self.sample_size and is_free.any() and not (state["source"] == MODEL).any():
             number = int(is_free.argmax())
             self.sample.add(number)
@@ -387,9 +400,9 @@ class Labelling:
         while known.size:
             drawn = known if known.size <= DRAWN else known[self.chance.integers(known.size, size=DRAWN)]
             likeness = self.thumbnails[drawn] @ self.thumbnails[others].T
-            for row, other in np.argwhere(likeness > COPY):
-                text = self._text(drawn[row])
-                state["copy"][drawn[row]] |= text in (self._text(others[other]), self._label(others[other]))
+            for number, alike in zip(drawn, likeness > COPY, strict=True):
+                text, same = self._text(number), (others[place] for place in np.flatnonzero(alike))
+                state["copy"][number] |= any(text in (self._text(n), self._label(n)) for n in same)
             fresh = ~state["copy"][drawn]
             if fresh.any():
                 self.turn += 1
@@ -436,7 +449,7 @@ class Labelling:
         self.state["copy"] = False
         self.to_check.clear()
         for queue in self.queues.values():
-            del queue[2:]  # the page has loaded the first ones
+            del queue[2:]  # the page shows the first one
 
     def _end_training(self) -> None:
         if self.training and not self.training.is_alive():
@@ -480,11 +493,15 @@ class Labelling:
                 if not numbers:
                     self.changed.wait(1)
                     continue
-            images = [self._open(number, recognizer.channels) for number in numbers]
+            images, held = [], 0
+            while len(images) < len(numbers) and held < HELD_PIXELS:
+                images.append(self._open(numbers[len(images)], recognizer.channels))
+                held += 0 if isinstance(images[-1], ImageError) else images[-1].size
+            numbers = numbers[: len(images)]
             readings = list(recognizer.read_each(images, form))
             lines = recognizer.shape.lines
             seen = [
-                None if isinstance(reading, ImageError) else _look_at(image, reading, lines)
+                None if isinstance(reading, ImageError) else self._look_at(image, reading, lines)
                 for image, reading in zip(images, readings, strict=True)
             ]
             with self.changed:
@@ -506,6 +523,16 @@ class Labelling:
             return open_image(self.folder / self.names[number], channels)
         except ImageError as error:
             return error
+
+    def _look_at(
+        self, image: np.ndarray, reading: Reading, lines: int
+    ) -> tuple[tuple[str, list[dict[str, float]]], np.ndarray]:
+        """Give a guess with its marks, and a thumbnail, float32 (192,), that correlates by its products."""
+        grey = Image.fromarray(image.mean(axis=2).astype(np.uint8))
+        pixels = np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel()
+        pixels -= pixels.mean()
+        pixels /= max(float(np.linalg.norm(pixels)), 1e-6)
+        return (clean(reading.text, self.ignore_case)[0], _mark(reading, image.shape[1], lines)), pixels
 
 
 def _changed_at(folder: Path) -> int:
@@ -529,19 +556,8 @@ def _mark(reading: Reading, width: int, lines: int) -> list[dict[str, float]]:
     marks = []
     for number, character in enumerate(reading.characters):
         if character.confidence < DOUBTFUL:
-            at = {reading.text: number, reading.text[::-1]: len(from_left) - 1 - number}.get(from_left, -1)
+            at = {reading.text[::-1]: len(from_left) - 1 - number, reading.text: number}.get(from_left, -1)
             left, top = max(0, centres[number] - gap / 2), character.line / lines
             box = {"left": left, "width": gap, "top": top, "height": 1 / lines}
             marks.append({"at": at} | {name: round(share, 4) for name, share in box.items()})
     return marks
-
-
-def _look_at(
-    image: np.ndarray, reading: Reading, lines: int
-) -> tuple[tuple[str, list[dict[str, float]]], np.ndarray]:
-    """Give a guess with its marks, and a thumbnail, float32 (192,), whose product with others correlates."""
-    grey = Image.fromarray(image.mean(axis=2).astype(np.uint8))
-    pixels = np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel()
-    pixels -= pixels.mean()
-    pixels /= max(float(np.linalg.norm(pixels)), 1e-6)
-    return (clean(reading.text, False)[0], _mark(reading, image.shape[1], lines)), pixels

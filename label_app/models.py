@@ -70,6 +70,7 @@ class Training(threading.Thread):
             return
         try:
             self.recognizer, self.said = load_model(self.reader), "The new model is now in use."
+            shutil.rmtree(self.reader.parent / "runs", ignore_errors=True)  # the next one has other labels
         except ModelError as error:
             self.said = str(error)
 

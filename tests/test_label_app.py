@@ -269,6 +269,53 @@ def test_a_phone_shows_image_field_and_buttons_above_its_keyboard(browser, addre
 
 
 @needs_browser
+def test_a_phone_shows_the_whole_of_a_tall_image(browser, images):
+    for path in images[0].iterdir():
+        Image.open(path).resize((200, 200)).save(path)
+    options = {"viewport": {"width": 375, "height": 720}, "has_touch": True, "is_mobile": True}
+    with (
+        labelling(images[0], "--model", str(ROOT / "demo_app")) as address,
+        opened(browser, address, **options) as page,
+    ):
+        expect(page.locator("#stage")).to_have_css("--ratio", "1")
+        image, stage = (page.locator(part).bounding_box() for part in ("#stage img", "#stage"))
+        assert image["height"] <= stage["height"] + 1 and image["height"] == pytest.approx(216, abs=2)
+
+
+@needs_browser
+def test_a_key_that_is_held_answers_one_image(page, images):
+    name = shown(page)
+    for _ in range(4):  # all but the first are repetitions
+        page.keyboard.down("Enter")
+    wait_for_next(page, name)
+    page.wait_for_timeout(500)
+    for key in ("Escape", "ArrowDown"):
+        page.keyboard.up("Enter")
+        name = shown(page)
+        for _ in range(4):
+            page.keyboard.down(key)
+        wait_for_next(page, name)
+        page.wait_for_timeout(500)
+        page.keyboard.up(key)
+    assert len(rows(images[0])) == 2
+
+
+@needs_browser
+def test_the_focus_stays_where_the_person_works(page):
+    shown(page)
+    page.locator("#stage img").click()
+    expect(page.locator("#text")).to_be_focused()
+    number = page.get_by_label("Train after this many new labels")
+    number.fill("30")
+    number.press("Tab")
+    number.focus()
+    page.wait_for_timeout(2500)  # longer than from one look to the next
+    expect(number).to_be_focused()
+    page.reload()
+    expect(page.get_by_label("Train after this many new labels")).to_have_value("30")
+
+
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_and_no_request_leaves_the_machine(browser, address, scheme):
     page, errors, asked = browser.new_page(color_scheme=scheme), [], []
@@ -299,16 +346,23 @@ def test_axe_finds_nothing_serious_and_no_request_leaves_the_machine(browser, ad
 
 def test_only_the_page_itself_may_ask(images):
     with labelling(images[0], "--model", str(ROOT / "demo_app")) as address:
-        turn = {"mode": "label", "answer": None}
+        own = {"folder": work_of(images[0].resolve()).name}
+        turn = own | {"mode": "label", "answer": None}
         items = httpx.post(f"{address}/label/next", json=turn).json()["items"]
-        image = httpx.get(f"{address}/label/image", params={"name": items[0]["name"]})
+        image = httpx.get(f"{address}/label/image", params=own | {"name": items[0]["name"]})
         assert image.headers["content-type"] == "image/png" and image.content.startswith(b"\x89PNG")
         for name in ("../page.log", "/etc/passwd", "labels.csv"):
-            assert httpx.get(f"{address}/label/image", params={"name": name}).status_code == 404
+            assert httpx.get(f"{address}/label/image", params=own | {"name": name}).status_code == 404
         plain = {"content": json.dumps(turn), "headers": {"Content-Type": "text/plain"}}
         assert httpx.post(f"{address}/label/next", **plain).status_code == 422
         other = httpx.post(f"{address}/label/next", json=turn, headers={"Host": "example.org"})
         assert other.status_code == 400
+        for method, path, options in (
+            ("POST", "next", {"json": turn | {"folder": "other"}}),
+            ("GET", "image", {"params": {"folder": "other", "name": items[0]["name"]}}),
+        ):
+            refused = httpx.request(method, f"{address}/label/{path}", **options)
+            assert refused.status_code == 507 and "another folder's images" in refused.json()["error"]
         answer = {"name": "other.png", "text": "x", "guess": None}
         refused = httpx.post(f"{address}/label/next", json=turn | {"answer": answer})
         assert refused.status_code == 507 and "There is no image other.png" in refused.json()["error"]

@@ -68,7 +68,7 @@ def begin(tmp_path, monkeypatch):
     """Makes a folder `images` with numbered images, unless it is there, and begins to label it."""
     begun = []
 
-    def start(count=0, reader=None, wait=True, **files):
+    def start(count=0, reader=None, wait=True, parameters=(), **files):
         folder = tmp_path / "images"
         for number in range(count):
             draw(folder / f"{number:03}.png", number)
@@ -76,7 +76,7 @@ def begin(tmp_path, monkeypatch):
             (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
         reader = reader or Reader()
         monkeypatch.setattr(labelling, "load_model", lambda path, lines=1: choose_model(path, reader))
-        begun.append(Labelling(folder, tmp_path / "model", tmp_path / "work", []))
+        begun.append(Labelling(folder, tmp_path / "model", tmp_path / "work", list(parameters)))
         if wait:
             settle(begun[-1])
         return begun[-1]
@@ -359,7 +359,8 @@ def test_a_folder_may_be_away_for_a_while(begin, monkeypatch):
     away = session.folder.rename(session.folder.with_name("away"))
     with pytest.raises(LabellingError, match=r"Your answer was not saved: .+ can't be written"):
         session.answer(name, "x")
-    assert session.upcoming("label") == []
+    with pytest.raises(LabellingError, match="is away"):
+        session.upcoming("label")
     away.rename(session.folder)
     wait_until(lambda: session.upcoming("label"))
     session.answer(name, "y")
@@ -453,6 +454,67 @@ def test_the_numbers_tell_how_the_model_does(begin):
     assert len(status["accepted"]) == 31 and not status["accepted"][-1] and status["labelled"] == 31
 
 
+def test_a_guess_that_was_accepted_by_mistake_counts_as_wrong_when_it_is_corrected(begin):
+    session = begin(20)
+    item = session.upcoming("label")[0]
+    session.answer(item["name"], item["guess"], item["guess"])
+    assert session.status()["accepted"] == [True]
+    session.answer(item["name"], "corrected", item["guess"])
+    assert session.status()["accepted"] == [False]
+
+
+def test_letters_may_differ_in_case_where_the_notebook_ignores_it(begin):
+    session = begin(20, Reader(texts=["Ab"] * 20), parameters=[["IGNORE_CASE", "true"]])
+    item = session.upcoming("label")[0]
+    assert item["guess"] == "ab"
+    session.answer(item["name"], "aB", item["guess"])
+    assert session.status()["accepted"] == [True] and rows(session.folder)[0][1] == "ab"
+
+
+def test_no_model_learns_from_the_sample(begin):
+    session = begin(60, Reader(confidences=[1.0] * 60))
+    label_some(session, 12)
+    assert session.accept_sure() > 10
+    with pytest.raises(LabellingError, match=r"in addition to the random sample, .* so far 0"):
+        session.train()
+    for name in ("FOLD", "SPLIT_BY"):
+        with pytest.raises(LabellingError, match=f"{name} can't be set here"):
+            begin(60, parameters=[[name, "1"]])
+
+
+def test_the_sample_is_finished_before_other_images_come(begin):
+    session = begin(60)
+    label_some(session, 3)
+    session.upcoming("label")
+    with session.changed:
+        session._begin_round()
+    settle(session)
+    session.state["confidence"][list(session.sample)] = 0.9  # others are less sure
+    while len([source for source in session.state["source"] if source == labelling.SAMPLE]) < 12:
+        item = session.upcoming("label")[0]
+        assert item["is_sample"]
+        session.answer(item["name"], "x")
+
+
+def test_names_that_became_labels_are_no_sample(begin, tmp_path):
+    for number in range(20):
+        draw(tmp_path / "images" / f"{chr(97 + number)}k{chr(116 - number)}.png", number)
+    session = begin()
+    session.upcoming("label")
+    session.take_names()
+    wait_until(lambda: all(session.guesses))
+    for _ in range(20):
+        session.answer(session.upcoming("check")[0]["name"], "mended")
+    assert ("sample" not in {row[2] for row in rows(session.folder)}) and not session.status()["sample"]
+
+
+def test_large_images_are_opened_one_after_the_other(begin, monkeypatch):
+    monkeypatch.setattr(labelling, "HELD_PIXELS", 2 * 16 * 48)
+    reader = Reader()
+    session = begin(9, reader)
+    assert session.status()["read"] == session.status()["rest"] == 9 and len(reader.alphabets) >= 5
+
+
 def test_doubtful_characters_are_marked_where_they_stand():
     characters = [
         Character(c, p, 20 * at, 20 * at + 4)
@@ -463,6 +525,9 @@ def test_doubtful_characters_are_marked_where_they_stand():
     assert marks[0] == {"at": 1, "left": 0.15, "width": 0.25, "top": 0, "height": 1}
     turned = labelling._mark(Reading("dcba", 0.1, False, tuple(characters), np.zeros(0)), 80, 1)
     assert [mark["at"] for mark in turned] == [2, 0]
+    twice = [Character(c, 0.5 if at == 0 else 1, 20 * at, 20 * at + 4) for at, c in enumerate("0110")]
+    (mark,) = labelling._mark(Reading("0110", 0.1, False, tuple(twice), np.zeros(0)), 80, 1)
+    assert mark["at"] == 0
     mixed = labelling._mark(Reading("badc", 0.1, False, tuple(characters), np.zeros(0)), 80, 1)
     assert [mark["at"] for mark in mixed] == [-1, -1]
 

@@ -169,7 +169,7 @@ def scan(
     """
     if type(ignore_case) is not bool or type(colour) not in (bool, type(None)):
         raise ValueError(
-            f"IGNORE_CASE: {ignore_case!r}, COLOUR: {colour!r}; set them to True or False; COLOUR may be None."
+            f"Set IGNORE_CASE ({ignore_case!r}) to True or False, COLOUR ({colour!r}) to True, False or None."
         )
     if type(lines) is not int or lines not in (1, 2):
         raise ValueError(f"LINES is {lines!r}; set it to 1 or 2, or cut the images into lines.")
