@@ -484,7 +484,7 @@ def test_no_model_learns_from_the_sample(begin):
 
 def test_the_sample_is_finished_before_other_images_come(begin):
     session = begin(60)
-    label_some(session, 3)
+    label_some(session, 7)
     session.upcoming("label")
     with session.changed:
         session._begin_round()
