@@ -160,7 +160,7 @@ def measure_latency() -> dict[str, float]:
         paths = [source / name for name in unlabel(next(iter(SETS)), 0, source)]
         for number in range(MANY):
             os.link(paths[number % len(paths)], folder / f"{number} é.png")
-        port, times, own = free_port(), [], work_of(folder.resolve()).name
+        port, times, own = free_port(), [], work_of(folder.resolve()).name[-8:]
         command = [sys.executable, "-m", "label_app.app", str(folder)]
         environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
         with (

@@ -91,7 +91,8 @@ CSS = """
 LISTEN = """() => {
     const part = id => document.getElementById(id)
     const field = part("text"), folder = part("answer").dataset.folder, pictures = new Map(), past = []
-    let mode = "label", items = [], shown = null, is_old = false, is_touched = false, busy = false, timer
+    let mode = "label", items = [], shown = null, is_old = false, is_touched = false, busy = false
+    let is_lost = false, timer
     const say = words => {if (part("said").textContent !== words) part("said").textContent = words}
     const look_again = () => {
         clearTimeout(timer)
@@ -120,7 +121,8 @@ LISTEN = """() => {
         try {
             response = await fetch("label/next", request)
         } catch {
-            throw Error("Your answer was not saved: the server has stopped. Start it, then answer again.")
+            const lost = answer ? "Your answer was not saved: the" : "The"
+            throw Error(`${lost} server has stopped. Start it, then answer again.`)
         }
         const content = await response.json()
         if (!response.ok) throw Error(content.error)
@@ -188,8 +190,11 @@ LISTEN = """() => {
         const before = shown
         try {
             await post(null)
+            if (is_lost) say("")
+            is_lost = false
         } catch (error) {
-            return
+            is_lost = true
+            return say(error.message)
         }
         if (busy || shown !== before) return
         const now = items.find(item => item.name === shown?.name)
@@ -300,7 +305,7 @@ def mount(labelling: Labelling) -> dict[str, Any]:
 
     def check(folder: str) -> None:
         """Refuse a page that was left open when the program was started with another folder."""
-        if folder != labelling.work.name:
+        if folder != labelling.work.name[-8:]:
             raise LabellingError("This page shows another folder's images. Reload it.")
 
     @api.exception_handler(LabellingError)
@@ -370,7 +375,7 @@ def build(labelling: Labelling) -> gr.Blocks:
             raise LabellingError("No model has been trained on your labels yet. Train one first.")
         folder = labelling.work / "reader"
         return (
-            f"This folder is a complete app: `{folder}`\n\nIts `Examples` are ten of your images. Upload "
+            f"This folder is a complete app: `{folder}`\n\nIts `Examples` may be your images. Upload "
             "all of it as a Hugging Face Space, in your browser or with"
             f"\n\n```bash\nhf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
         )
@@ -380,7 +385,7 @@ def build(labelling: Labelling) -> gr.Blocks:
             with gr.Column(scale=3):
                 modes = [("Label images", "label"), ("Check labels", "check")]
                 mode = gr.Radio(modes, value="label", show_label=False, container=False, elem_id="mode")
-                gr.HTML(PAGE.replace("FOLDER", html.escape(labelling.work.name)))
+                gr.HTML(PAGE.replace("FOLDER", labelling.work.name[-8:]))
             with gr.Column(scale=1, min_width=280):
                 gr.HTML(elem_id="numbers")
                 buttons = {gr.Button("Train the model", variant="primary"): train}

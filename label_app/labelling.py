@@ -98,7 +98,10 @@ class Labelling:
             others = describe_kinds(find_images(folder)[1]) or "it is empty"
             raise LabellingError(f"There are no images in {folder} ({others}). Check DATASET.")
         answers, self.suggested = self.file.load(), {}
-        self._note(self._find_given() if answers is None else answers)
+        found = self._find_given() if answers is None else answers
+        self._note(
+            {name: Label(clean(text, self.ignore_case)[0], source) for name, (text, source) in found.items()}
+        )
         source = self.state["source"]
         self.sample = set(np.flatnonzero(source == SAMPLE).tolist())  # and what is to be labelled yet
         self.sample_size = min(MAX_SAMPLE, int(SAMPLE_SHARE * (source != GIVEN).sum()))
@@ -106,7 +109,7 @@ class Labelling:
         self.skipped: dict[int, None] = {}
         self.checked: set[int] = set()
         self.to_check: deque[int] = deque()
-        self.accepted: dict[str, bool] = {}  # whether the guess was right, by the names
+        self.accepted: dict[str, str] = {}  # the guess that was answered, by the names
         self.every = self.new = self.turn = 0
         self.chance = np.random.default_rng(0)
         self.training: Training | None = None
@@ -164,21 +167,21 @@ class Labelling:
         with self.changed:
             if (number := self.numbers.get(name)) is None:
                 raise LabellingError(f"There is no image {name} in this folder. Reload the page.")
+            is_checked = number in self.queues["check"]
             if text is None:
                 self.skipped.pop(number, None)
                 self.skipped[number] = None
             else:
                 source = "sample" if number in self.sample else "person"
                 new, old = Label(clean(text, self.ignore_case)[0], source), self.labels.get(name)
-                is_checked = number in self.queues["check"]
                 self._write({name: new})
-                if is_checked:
-                    self.checked.add(number)
-                if guess is not None and (not old or name in self.accepted):
-                    self.accepted[name] = new.text == guess
+                if guess is not None and not old:
+                    self.accepted[name] = guess
                 self.new += new != old
                 self.skipped.pop(number, None)
                 self._learn_alphabet()
+            if is_checked:
+                self.checked.add(number)
             self._drop({number})
             if self.every and self.new >= self.every and not self.is_training:
                 try:
@@ -251,7 +254,7 @@ class Labelling:
                 "images": sum(counts),
                 "labelled": counts[GIVEN] + counts[SAMPLE] + counts[PERSON],
                 "by_model": counts[MODEL],
-                "accepted": list(self.accepted.values())[-50:],
+                "accepted": [self.labels[n].text == guess for n, guess in list(self.accepted.items())[-50:]],
                 "sample": list(zip(right, self.state["sure"][shown].tolist(), strict=True)),
                 "rest": counts[NO],
                 "read": int((rest & is_read).sum()),

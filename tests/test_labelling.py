@@ -461,6 +461,8 @@ def test_a_guess_that_was_accepted_by_mistake_counts_as_wrong_when_it_is_correct
     assert session.status()["accepted"] == [True]
     session.answer(item["name"], "corrected", item["guess"])
     assert session.status()["accepted"] == [False]
+    session.answer(item["name"], "corrected", "corrected")  # which a later model has learnt
+    assert session.status()["accepted"] == [False]
 
 
 def test_letters_may_differ_in_case_where_the_notebook_ignores_it(begin):

@@ -336,9 +336,38 @@ def test_the_label_of_an_image_that_is_gone_goes_to_no_other(tmp_path):
     assert sorted(found.missing) == [("0.png", "train0"), ("train/2.png", "other")]
 
 
+def test_lists_that_disagree_are_both_heard_however_they_name_an_image(tmp_path):
+    lists = {"a.csv": HEADER + "0.png,right\n", "b.csv": HEADER + "0.jpg,wrong\n"}
+    for part in ("", "sub/"):
+        folder = lay(tmp_path / f"set{len(part)}", images(f"{part}0.png", "1.png") | lists)
+        if part:
+            lay(folder, {"a.csv": HEADER + "sub/0.png,right\n", "b.csv": HEADER + "/other/sub/0.PNG,wrong\n"})
+        found = find_labels(folder, PATTERN, None)
+        assert {label for _, label, _ in found.rows} == {"right", "wrong", ""} and not found.missing
+
+
+@pytest.mark.parametrize("name", ["/home/me/set/train/2.png", "Train/2.png", "C:\\x\\train\\2.jpg"])
+def test_an_image_of_another_folder_than_the_named_one_is_not_meant(tmp_path, name):
+    folder = lay(tmp_path / "set", images("train/1.png", "test/2.png", "set/3.png", "4.png"))
+    lay(folder, {"labels.csv": HEADER + f"{name},gone\nset/4.png,here\n"})
+    labels, _ = read(folder)
+    assert labels == {"4.png": "here"}
+
+
+def test_a_list_beside_the_folder_is_named_if_it_means_the_folder_or_half_of_it(tmp_path):
+    names = ["tt5d.png", "k4mz.png", "w2pq.png", "b88c.png", "n7xc.png"]
+    folder = lay(tmp_path / "set", images(*names))
+    lay(tmp_path, {"other.csv": HEADER + "tt5d.png,a\n"})
+    assert read(folder)[0]["tt5d.png"] == "tt5d"
+    for rows in ("set/tt5d.png,a\n", "".join(f"{name},a\n" for name in names[:3])):
+        lay(tmp_path, {"other.csv": HEADER + rows})
+        with pytest.raises(DatasetError, match=r"other\.csv lists images of"):
+            read(folder)
+
+
 def test_a_pattern_that_lists_make_useless_is_named(tmp_path):
     folder = lay(tmp_path / "set", images(*PLAIN) | {"labels.csv": HEADER + ROWS})
-    assert any("LABEL_PATTERN isn't used" in line for line in read(folder, pattern="(.)")[1])
+    assert any("LABEL_PATTERN is for file names only" in line for line in read(folder, pattern="(.)")[1])
 
 
 def test_splits_are_named_by_whole_words():

@@ -220,7 +220,7 @@ def split(
 
     Args:
         table: Has the column `label`, and maybe `split`: images for "validation" or "test" there are all of
-            that split, unless `fold` or `split_by` asks for something else, or no others are left. Images
+            that split, unless `fold` or `split_by` asks for something else, or all have one. Images
             for "model", whose labels a network gave, are only trained with, whatever `labels` is.
         seed: Of the shuffle.
         fold: Which of ten test splits to take, 0 to 9; None takes the test split that is given, else 0.

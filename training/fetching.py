@@ -83,8 +83,9 @@ def unpack(archive: Path, folder: Path) -> None:
         with open_zip(archive) as bundle:
             check_members(bundle.infolist())
             folder.mkdir(exist_ok=True)
-            for member in bundle.infolist():  # Windows PowerShell 5 writes backslashes
-                member.filename = member.filename.replace("\\", "/")
+            for member in bundle.infolist():
+                if member.create_system == 0:  # of Windows, whose PowerShell 5 writes backslashes
+                    member.filename = member.filename.replace("\\", "/")
             bundle.extractall(folder, tqdm(bundle.infolist(), "Unpacking", mininterval=1, delay=5))
     except BROKEN as error:
         raise DatasetError(

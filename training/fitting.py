@@ -170,10 +170,12 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
         The log, with the column `kept` that marks the epoch.
 
     Raises:
-        ValueError: If the epoch's loss is no number.
+        ValueError: If the loss of no epoch is a number.
     """
     history = read_log(run)
     kept = history.index[-1]
+    if not np.isfinite(history["val_loss"]).any():
+        raise ValueError("The training diverged: its loss is no number. Set LEARNING_RATE lower.")
     is_early = history["epoch"].iloc[-1] + 1 < epochs  # a row may be torn
     if is_early or not np.isfinite(history["val_loss"][kept]):
         try:
@@ -181,8 +183,6 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
             kept = history["val_loss"].idxmin()
         except OSError:
             print("The best epoch was not saved completely, so the last one is kept.")
-    if not np.isfinite(history["val_loss"][kept]):
-        raise ValueError("The training diverged: its loss is no number any more. Set LEARNING_RATE lower.")
     return history.assign(kept=history.index == kept)
 
 

@@ -66,19 +66,20 @@ def pair_lists(
         split = find_split(*path.relative_to(folder).parts) if path.is_relative_to(folder) else ""
         for name, label in found.pairs:
             exact = path.parent / name  # with spaces around it, too
-            image, is_exact = (exact, True) if exact in known else names.find(name, path.parent)
+            image, is_sure = (exact, True) if exact in known else names.find(name, path.parent)
             if image and found.sources:
                 answers[image] = label, SOURCES.get(found.sources[name], "")
             else:
-                entries.append((not is_exact, name, image, label, found.splits.get(name) or split))
+                entries.append((not is_sure, name, image, label, found.splits.get(name) or split))
     meant = {image for is_guess, _, image, *_ in entries if not is_guess}
     for is_guess, name, image, label, split in sorted(entries, key=lambda entry: entry[0]):
-        # A name that is an image's by its path isn't another's whose own image is gone.
+        # Where a name's own image is gone, its label is not to go to another one that is named itself.
         if not image or (is_guess and image in meant and (image, label) not in rows):
             missing.append((name, label))
         else:
-            inside = find_split(*image.relative_to(folder).parts[:-1])
-            rows[image, label] = rows.get((image, label)) or split or inside
+            rows[image, label] = rows.get((image, label)) or split
+    for (image, label), split in rows.items():
+        rows[image, label] = split or find_split(*image.relative_to(folder).parts[:-1])
     given = {image: split for (image, _), split in rows.items()}
     rows = {row: split for row, split in rows.items() if row[0] not in answers}
     for image, (label, split) in answers.items():
@@ -161,7 +162,9 @@ def object_to_names(folder: Path, images: list[Path], others: list[Path], names:
             yield f"{path} may hold the labels, but can't be read: save it as CSV."
     above = [path for path in folder.resolve().parent.glob("[!.]*") if path.suffix.lower() in READERS]
     for path, found in read_lists(above, names)[0].items():
-        if 2 * sum(bool(names.find(name, path.parent)[0]) for name, _ in found.pairs) >= len(images):
+        meant = [names.find(name, path.parent) for name, _ in found.pairs]
+        count = len({image for image, _ in meant if image})
+        if any(is_sure for _, is_sure in meant) or 2 * count >= len(images):
             yield f"{path} lists images of {folder}."
     groups = defaultdict(list)
     for image in images:
@@ -233,8 +236,6 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         some = [f"{relative(path)}, {found.columns}" for path, found in lists.items()]
         where = "; ".join(some[:3]) + (f"; and {len(some) - 3} more lists" if len(some) > 3 else "")
         notes += [f"{relative(path)} {found.note}." for path, found in lists.items() if found.note]
-        if pattern != PATTERN:
-            notes.append('LABEL_PATTERN isn\'t used: it is for file names; set LABEL_FROM to "name".')
         if missing:
             some = show(name for name, _ in missing)
             notes.append(f"{len(missing):,} names in lists match no image: {some}.")
@@ -253,6 +254,8 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
             raise DatasetError(f"{objection} {HOW}")
         where = "the file names" + f", by LABEL_PATTERN {pattern!r}" * (pattern != PATTERN)
         notes += note_names(labels)
+    if pattern != PATTERN and (used or label_from == "folder"):
+        notes.append('LABEL_PATTERN is for file names only; to use it, set LABEL_FROM to "name".')
     if not lists:
         rows = list(zip(images, labels, splits, strict=True))
     notes += [f"{relative(path)} isn't used: {error}." for path, error in faults.items()]

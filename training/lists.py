@@ -94,11 +94,10 @@ def take_columns(columns: list[Any], rows: list[Sequence[Any]], is_image: IsImag
         raise ValueError("it names no images")
     text = find_text_column(columns)
     words = f"columns {show([columns[name]])} and {show([columns[text]])}"
-    splits = {}
-    for column in (
-        number for number, column in enumerate(columns) if simplify(column) in ("split", "subset")
-    ):
-        splits = {row[name]: find_split(str(row[column])) for row in rows if isinstance(row[name], str)}
+    splits: dict[str, str] = {}
+    for column in (number for number, word in enumerate(columns) if simplify(word) in ("split", "subset")):
+        found = {row[name]: find_split(str(row[column])) for row in rows if isinstance(row[name], str)}
+        splits = {key: split for key, split in found.items() if split} | splits
     return List(words, [(row[name], row[text]) for row in rows], splits=splits)
 
 
