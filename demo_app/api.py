@@ -121,6 +121,7 @@ class Row(BaseModel):
     text: str | None = None
     confidence: Confidence | None = None
     sure: bool | None = None
+    fits: bool | None = None
     error: str | None = None
 
 

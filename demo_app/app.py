@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -122,7 +123,10 @@ LISTEN = """() => {
     }
     document.onpaste = event => event.target.closest("input, textarea") || take(event, event.clipboardData)
     document.ondragover = event => event.preventDefault()
-    document.ondrop = event => take(event, event.dataTransfer)
+    document.ondrop = event => {
+        take(event, event.dataTransfer)
+        event.preventDefault()
+    }
     document.addEventListener("click", event => {
         const {target} = event
         if (target.closest("#image [aria-label='Upload file']") && input()) {
@@ -151,6 +155,8 @@ LAUNCH = {
 }
 # What the parts of the page say about no image: text, badge, verdict, map, characters.
 NOTHING = [{"value": ""}, {"value": ""}, {"value": NO_IMAGE}, {"visible": False}, {"visible": False}]
+CLEAR = f"""image => {json.dumps([gr.update(**part) for part in NOTHING])}
+    .map(part => image ? {{__type__: "update"}} : part)"""
 Result = TypeVar("Result")
 
 
@@ -318,6 +324,8 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
         changes = [image.input, chosen.load_input_event.then] if examples else [image.input]
         for change in changes:
             change(show, inputs, outputs, show_progress="minimal", trigger_mode="always_last", **raw)
+        # An upload that fails leaves no image.
+        image.change(None, image, outputs, js=CLEAR, api_visibility="private")
         gr.on([button.click, pattern.submit, alphabet.submit], show_or_ask, inputs, outputs, **raw)
         result = [status, table, download]
         files.change(clear_many, files, [*result, start], **raw)
@@ -352,7 +360,9 @@ if __name__ == "__main__":
         "--model", type=Path, default=here, metavar="FOLDER", help="folder of the model (default: this)"
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted
+    for name in ("SIGTERM", "SIGHUP"):  # so that uploads are deleted
+        if hasattr(signal, name) and signal.getsignal(number := getattr(signal, name)) is signal.SIG_DFL:
+            signal.signal(number, lambda *_: sys.exit())
     try:
         recognizer = Recognizer(arguments.model)
     except ModelError as error:

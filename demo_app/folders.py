@@ -95,6 +95,9 @@ def open_path(path: Path, name: str) -> Iterator[tuple[str, str | bytes | ImageE
                     yield f"{name}/{member.filename[-MAX_NAME:]}", _unpack(archive, member)
                 else:
                     others.append(member.filename[-MAX_NAME:])
+    except FileNotFoundError:
+        yield name, ImageError(f"There is no file {path}. Check its path.")
+        return
     except Exception as error:  # noqa: BLE001, a damaged archive makes zipfile raise almost anything
         yield name, ImageError(f"The archive can't be unpacked ({str(error)[:MAX_NAME]}). Make it again.")
         return

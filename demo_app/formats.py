@@ -11,10 +11,11 @@ from decoding import search_beam
 
 BEAM_WIDTH = 64  # as a format leaves out many texts
 MAX_PATTERN = 200  # characters
+MAX_CHARACTERS = 200  # the most probable ones, which a pattern's texts may have
 MAX_SECONDS = 0.1, 1.0  # of the processor, for one look at a text and for all those at an image's
 # Repetitions of groups, and large ones, can take any amount of memory; the rest is rare.
 UNSAFE = regex.compile(r"\)[*+{]|\{(?!\d{0,2}(?:,\d{0,2})?\})[^{}]*\}?|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
-TOO_LONG = "The pattern takes too long. Use fewer repetitions."
+TOO_LONG = "The pattern takes too long for this image. Use fewer repetitions."
 
 
 class FormatError(ValueError):
@@ -36,6 +37,7 @@ class Format:
     def __init__(self, pattern: str = "", alphabet: str = "") -> None:
         self.alphabet, self.has_pattern = alphabet, bool(pattern)
         self.is_open = not (pattern or alphabet)
+        self.slow = 0  # images for which the pattern took too long
         if len(pattern) > MAX_PATTERN:
             raise FormatError(f"The pattern has more than {MAX_PATTERN} characters. Shorten it.")
         if found := UNSAFE.search(regex.sub(r"\\\W", "_", pattern)):  # without escaped brackets
@@ -100,6 +102,9 @@ class Format:
         Raises:
             FormatError: If the pattern takes long.
         """
+        # Of thousands of characters, most are improbable everywhere.
+        frames = frames.copy()
+        frames[:, 1 + np.argsort(-frames[:, 1:].max(axis=0))[MAX_CHARACTERS:]] = 0
         # From right to left, the last characters are found first, of which a pattern tells nothing.
         runs_left = not {"R", "AL"}.isdisjoint(map(unicodedata.bidirectional, names.values()))
 

@@ -183,6 +183,9 @@ class Limits:
             with anyio.move_on_after(self.body_seconds) as collecting:
                 while more:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        self.held -= held
+                        return
                     part, more = message.get("body", b""), message.get("more_body", False)
                     body += part
                     held += len(part)

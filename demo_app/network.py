@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,7 +141,7 @@ def load_network(folder: Path, shape: Shape, runtime: str | None) -> Network:
             raise ModelError(f"{missing} onnxruntime is installed. Run pip install onnxruntime.") from error
         options = onnxruntime.SessionOptions()
         # More than two are no faster; processes that have a core each say so.
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
+        options.intra_op_num_threads = int(re.match(r"\d*", os.environ.get("OMP_NUM_THREADS", ""))[0] or 2)
         session = onnxruntime.InferenceSession(path, options)
         return lambda images: session.run(None, {"image": prepare(images, shape)})[0]
     if runtime != "tensorflow":

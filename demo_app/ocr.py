@@ -54,6 +54,7 @@ BAD = 0.5  # a model with a smaller exact match reads badly
 LEAST = 0.05  # probability among all texts that one which fits a format needs to be sure
 BATCH = 64  # images per call of the network, or fewer
 AHEAD = 128  # images to open before those of one size go to the network together
+MAX_SLOW = 3  # images of a batch, for which a pattern may take too long
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
 
@@ -260,7 +261,10 @@ class Recognizer:
             ImageError: If it can't be opened, see `open_image`.
             FormatError: If the pattern takes too long.
         """
-        return self._read_opened([open_image(image, self.channels)], form)[0]
+        reading = self._read_opened([open_image(image, self.channels)], form)[0]
+        if isinstance(reading, ImageError):
+            raise FormatError(str(reading))
+        return reading
 
     def read_batch(self, images: Iterable[ImageSource]) -> list[Reading]:
         """Read many images, of any sizes, in their order.
@@ -283,7 +287,10 @@ class Recognizer:
         A thread opens the next ones while some are read. The format is that of `read`.
 
         Yields:
-            A reading, or the error where an image can't be opened.
+            A reading, or the error where an image can't be opened or its texts take the pattern too long.
+
+        Raises:
+            FormatError: If the pattern takes too long for many of them.
         """
         some = self._open_some(images)
         with ThreadPoolExecutor(1) as opener:  # not for the network: TensorFlow keeps memory for each thread
@@ -336,7 +343,9 @@ class Recognizer:
     def _text(self, label_ids: Iterable[int]) -> str:
         return to_text(label_ids, self._num_to_char)
 
-    def _read_opened(self, images: Sequence[np.ndarray], form: Format | None = None) -> list[Reading]:
+    def _read_opened(
+        self, images: Sequence[np.ndarray], form: Format | None = None
+    ) -> list[Reading | ImageError]:
         same_shape = defaultdict(list)  # the network takes images of one size at a time
         for position, image in enumerate(images):
             same_shape[image.shape].append(position)
@@ -352,8 +361,8 @@ class Recognizer:
 
     def _readings(
         self, frames: np.ndarray, edges: np.ndarray, width: int, form: Format | None
-    ) -> list[Reading]:
-        form = form or Format()
+    ) -> list[Reading | ImageError]:
+        form, slow = form or Format(), {}
         kept, share = (frames, 1) if form.is_open else form.keep(frames, self._num_to_char)
         label_ids, confidences = decode(kept, self.about["lengths"])
         fits = np.full(len(frames), form.is_possible(self._num_to_char.values()))
@@ -361,7 +370,14 @@ class Recognizer:
         if form.has_pattern:
             label_ids = np.pad(label_ids, [(0, 0), (0, frames.shape[1] - label_ids.shape[1])])
             for row, some in enumerate(kept):
-                if found := form.read(some, self._num_to_char, self._text):
+                try:
+                    found = form.read(some, self._num_to_char, self._text)
+                except FormatError as error:
+                    found, slow[row] = None, ImageError(str(error))
+                    form.slow += 1
+                    if form.slow > MAX_SLOW:
+                        raise
+                if found:
                     best, confidences[row] = found
                     label_ids[row] = BLANK
                     label_ids[row, : len(best)] = best
@@ -379,7 +395,9 @@ class Recognizer:
             for position, number in enumerate(label_ids[row][label_ids[row] != BLANK]):
                 (own,) = np.nonzero(path == position)
                 left, right = edges[own[0]], edges[own[-1] + 1]
-                line = int(left // width)  # the columns of a second line go on where the first one ends
+                line = min(
+                    int(left // width), self.shape.lines - 1
+                )  # the columns of a second line go on where the first one ends
                 characters.append(
                     Character(
                         text=self._num_to_char[int(number)],
@@ -392,7 +410,8 @@ class Recognizer:
             confidence = float(confidences[row])
             sure = bool(usual[row]) and threshold is not None and confidence >= threshold
             text = self._text(label_ids[row])
-            readings.append(Reading(text, confidence, sure, tuple(characters), frames[row], bool(fits[row])))
+            reading = Reading(text, confidence, sure, tuple(characters), frames[row], bool(fits[row]))
+            readings.append(slow.get(row, reading))
         return readings
 
 
@@ -509,4 +528,8 @@ if __name__ == "__main__":
     except BrokenPipeError:  # after `| head`; at its end, Python would complain of the same again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:  # a full disk
+        status = f"The readings can't be written: {error.strerror}."
+    except KeyboardInterrupt:
+        status = 130
     sys.exit(status)

@@ -129,12 +129,12 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
     advice = advise(pixels, recognizer)
     if recognizer.reads_badly:
         advice += f" The model reads badly: it misread {1 - about['exact_match']:.1%} of its test images."
+    if has_format and not reading.fits:
+        return f"No text fits the format. {advice}"
     if not reading.text:
         return f"No text was found. {advice}"
     if has_format:
-        return (
-            advice if reading.fits else f"No text fits the format, so the image was read without it. {advice}"
-        )
+        return advice
     shortest, longest = about["lengths"]
     others = [(text, share) for text, share in recognizer.alternatives(reading) if text != reading.text]
     items = "".join(

@@ -135,10 +135,10 @@ def test_many_images_are_one_plain_request(client):
     texts = [EXAMPLE.stem, EXAMPLES[0].stem, EXAMPLES[1].stem]
     for row, text in zip(rows[:3], texts, strict=True):
         assert row.pop("confidence") > 0.9
-        assert row == {"text": text, "sure": True, "error": None}
+        assert row == {"text": text, "sure": True, "fits": True, "error": None}
     for row in rows[3:]:
         assert re.match("This file is not an image|The archive can't be unpacked", row.pop("error"))
-        assert row == {"text": None, "confidence": None, "sure": None}
+        assert row == {"text": None, "confidence": None, "sure": None, "fits": None}
 
 
 def test_health_and_the_model(client, recognizer):

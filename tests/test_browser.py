@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import app
 import httpx
+import limits
 import ocr
 import pytest
 import uvicorn
@@ -439,6 +440,18 @@ def test_an_image_is_read_once(page):
         page.wait_for_timeout(1000)
         assert len(asked) == 1
     expect(page.locator("#text textarea")).to_have_value(EXAMPLES[2].stem)
+
+
+def test_an_upload_that_fails_leaves_no_reading_of_the_image_before(page):
+    upload(page, EXAMPLE)
+    expect(page.locator("#text textarea")).to_have_value(EXAMPLE.stem)
+    upload(page, {"name": "a.png", "mimeType": "image/png", "buffer": bytes(limits.MAX_FILE_BYTES + 1)})
+    expect(page.locator("#text textarea")).to_have_value("")
+    expect(page.locator("#badge")).not_to_contain_text("Sure")
+    expect(page.locator("#map")).to_be_hidden()
+    upload(page, EXAMPLE)
+    expect(page.locator("#text textarea")).to_have_value(EXAMPLE.stem)
+    expect(page.locator("#map")).to_be_visible()
 
 
 def test_a_format_that_is_known_is_kept_to(page):

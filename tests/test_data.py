@@ -303,6 +303,17 @@ def test_images_for_the_test_are_never_trained_with_beside_a_model_s_labels():
         split(table, 0, None, None, "image")
 
 
+def test_two_lines_that_run_from_right_to_left_are_refused(drawn, tmp_path):
+    folder = shutil.copytree(drawn, tmp_path / "set")
+    rows = pd.DataFrame({"filename": sorted(path.name for path in folder.iterdir())})
+    rows.assign(label=[f"אב{number}" for number in range(len(rows))]).to_csv(
+        folder / "labels.csv", index=False
+    )
+    scan(folder, "(.+)")
+    with pytest.raises(DatasetError, match="from right to left"):
+        scan(folder, "(.+)", lines=2)
+
+
 @pytest.mark.parametrize("wrong", [{"ignore_case": "no"}, {"colour": 1}, {"lines": 2.0}, {"lines": "2"}])
 def test_other_values_are_refused_before_anything_is_read(tmp_path, wrong):
     with pytest.raises(ValueError, match=r"(?i)\bset "):

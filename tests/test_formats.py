@@ -112,6 +112,34 @@ def test_a_pattern_that_takes_long_is_given_up(recognizer, monkeypatch):
         recognizer.read(EXAMPLES[0], Format("[a-z0-9]{5}"))
 
 
+def test_a_pattern_that_takes_long_for_some_images_leaves_the_others(recognizer, monkeypatch):
+    hard, read = {EXAMPLES[1].stem}, Format.read
+
+    def read_some(form, frames, names, to_text):
+        found = read(form, frames, names, to_text)
+        if found and to_text(found[0]) in hard:
+            raise FormatError("The pattern takes too long.")
+        return found
+
+    monkeypatch.setattr(Format, "read", read_some)
+    first, second, third = recognizer.read_each(EXAMPLES[:3], Format(".{5}"))
+    assert [first.text, third.text] == [EXAMPLES[0].stem, EXAMPLES[2].stem] and "too long" in str(second)
+    hard |= {path.stem for path in EXAMPLES}
+    with pytest.raises(FormatError, match="too long"):
+        list(recognizer.read_each(EXAMPLES, Format(".{5}")))
+
+
+def test_a_pattern_may_be_used_with_a_large_alphabet():
+    names = {number: chr(0x4E00 + number) for number in range(1, 3001)} | {
+        number: f"{number}" for number in (7, 8)
+    }
+    frames = np.full((40, 3001), 1e-6, np.float32)
+    frames[:, 0] = 0.5
+    frames[[5, 20], [7, 8]] = 0.9
+    found = Format(r"\d{2}").read(frames, names, lambda ids: "".join(names[number] for number in ids))
+    assert found[0] == (7, 8)
+
+
 def test_a_format_of_right_to_left_text_is_that_of_its_typing():
     # (frames, classes): the blank, then the first letter at the right and the second one at its left
     frames = np.array([[0.1, 0.2, 0.7], [0.9, 0.05, 0.05], [0.1, 0.5, 0.4]], np.float32)

@@ -78,6 +78,12 @@ def test_a_runtime_that_is_not_there_gets_a_sentence(runtime, words, tmp_path, m
         ocr.Recognizer(folder)
 
 
+@pytest.mark.parametrize("count", ["", "1,2", "max"])
+def test_any_number_of_threads_may_be_asked_for(count, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", count)
+    assert ocr.Recognizer(runtime="onnx").read(EXAMPLES[0]).text == EXAMPLES[0].stem
+
+
 @pytest.mark.parametrize(
     ("found", "words"), [(True, "RUNTIME is onnx, but no"), (None, "Neither TensorFlow nor")]
 )

@@ -139,6 +139,15 @@ def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path, monkeypa
     assert "can't be written" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no file that is always full")
+def test_a_full_disk_and_a_missing_archive_are_said_in_a_sentence():
+    command = [sys.executable, str(ROOT / "demo_app" / "ocr.py"), str(EXAMPLES[0]), "missing.zip"]
+    done = subprocess.run([*command, "--csv", "/dev/full"], capture_output=True, text=True)
+    assert "missing.zip: There is no file missing.zip. Check its path." in done.stderr
+    assert done.returncode and "can't be written: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell with pipes")
 def test_the_command_line_says_its_version_and_takes_a_closed_pipe():
     command = [sys.executable, str(ROOT / "demo_app" / "ocr.py")]

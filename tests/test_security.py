@@ -800,6 +800,26 @@ def test_a_form_is_parsed_in_parts():
     assert b"".join(parts) == bytes(range(250)) * 1000 and max(map(len, parts)) == limits.PART_BYTES
 
 
+def test_a_request_that_breaks_off_is_not_read():
+    guard, half = limits.Limits(None), {"type": "http.request", "body": b"half", "more_body": True}
+    calls = [half, {"type": "http.disconnect"}]
+
+    async def receive():
+        return calls.pop(0)
+
+    scope = {"type": "http", "method": "POST", "path": "/read", "headers": [], "query_string": b""}
+    scope |= {"app": SimpleNamespace(get_blocks=lambda: SimpleNamespace(root_path="/", share=False))}
+    anyio.run(guard, scope, receive, None)
+    assert not calls and guard.held == 0
+
+
+def test_a_folder_of_uploads_that_is_gone_comes_back(tmp_path):
+    store = uploads.Store(tmp_path / "uploads")
+    store.folder.rmdir()
+    store.clean()
+    assert store.folder.is_dir()
+
+
 def test_a_field_that_is_no_file_is_refused_and_leaves_nothing(served):
     before = files_below(served.scratch)
     files = {"files": ("a.png", EXAMPLE.read_bytes()), "a": (None, b"x" * 1_000_000)}

@@ -21,7 +21,8 @@ const fetched = new Map(); // answers by their addresses
 /** Fetches a file; `integrity` is the hash that it must have. */
 async function get(url, integrity = "") {
   try {
-    const response = await fetch(url, { integrity });
+    const cache = url === MODEL ? "no-cache" : "default"; // the browser may keep an old one for days
+    const response = await fetch(url, { integrity, cache });
     if (!response.ok) throw new Error(`answer ${response.status}`);
     fetched.set(url, response.clone());
     return await response.arrayBuffer();
@@ -273,7 +274,9 @@ async function keep() {
   await navigator.serviceWorker.register("sw.js");
   const cache = await caches.open("customocr-reader");
   await cache.addAll([location.pathname, "reader.js"]);
-  for (const [url, response] of fetched) if (!(await cache.match(url))) await cache.put(url, response);
+  for (const [url, response] of fetched) {
+    if (url === MODEL || !(await cache.match(url))) await cache.put(url, response);
+  }
   await navigator.serviceWorker.ready;
   parts.offline.hidden = false;
 }

@@ -44,6 +44,10 @@ def fetch_runtime() -> None:
 class Handler(SimpleHTTPRequestHandler):
     """Serves demo_app, and the npm package beside it."""
 
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
+        ".js": "text/javascript"
+    }  # Windows may say other
+
     def translate_path(self, path: str) -> str:
         """Find a file, in the folder that it lies in."""
         self.directory = str(PACKAGES if path.startswith("/onnxruntime-web@") else HERE.parent)

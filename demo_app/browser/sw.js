@@ -9,7 +9,7 @@ async function answer(event) {
   const kept = await cache.match(request, { ignoreSearch: true });
   if (kept && request.url.includes("/onnxruntime-web@")) return kept; // one version never changes
   try {
-    const response = await fetch(request);
+    const response = await fetch(request, { cache: "no-cache" }); // the browser may keep old ones for days
     if (response.ok) event.waitUntil(cache.put(request, response.clone()).catch(() => {})); // no room
     return response;
   } catch (error) {
