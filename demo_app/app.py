@@ -125,7 +125,7 @@ LISTEN = """() => {
     document.ondragover = event => event.preventDefault()
     document.ondrop = event => {
         take(event, event.dataTransfer)
-        event.preventDefault()
+        if (event.dataTransfer.files.length) event.preventDefault()
     }
     document.addEventListener("click", event => {
         const {target} = event
@@ -324,7 +324,7 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
         changes = [image.input, chosen.load_input_event.then] if examples else [image.input]
         for change in changes:
             change(show, inputs, outputs, show_progress="minimal", trigger_mode="always_last", **raw)
-        # An upload that fails leaves no image.
+        # An upload that fails leaves no image, and is no input.
         image.change(None, image, outputs, js=CLEAR, api_visibility="private")
         gr.on([button.click, pattern.submit, alphabet.submit], show_or_ask, inputs, outputs, **raw)
         result = [status, table, download]

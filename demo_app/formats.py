@@ -11,7 +11,7 @@ from decoding import search_beam
 
 BEAM_WIDTH = 64  # as a format leaves out many texts
 MAX_PATTERN = 200  # characters
-MAX_CHARACTERS = 200  # the most probable ones, which a pattern's texts may have
+MAX_CHARACTERS = 1000  # the most probable ones, which a pattern's texts may have
 MAX_SECONDS = 0.1, 1.0  # of the processor, for one look at a text and for all those at an image's
 # Repetitions of groups, and large ones, can take any amount of memory; the rest is rare.
 UNSAFE = regex.compile(r"\)[*+{]|\{(?!\d{0,2}(?:,\d{0,2})?\})[^{}]*\}?|\((?:\?(?!:)|\*)|\\[^dwsDWS\W]")
@@ -97,7 +97,7 @@ class Format:
             to_text: Makes the text of a label sequence.
 
         Returns:
-            The label sequence and its probability among all those found that fit, 0 to 1; None if none fits.
+            The label sequence and its probability among all those found that fit, 0 to 1; None if none does.
 
         Raises:
             FormatError: If the pattern takes long.

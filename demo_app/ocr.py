@@ -5,6 +5,7 @@ In a terminal: `python ocr.py PATH... [--csv out.csv]`.
 """
 
 import argparse
+import copy
 import csv
 import hashlib
 import json
@@ -54,7 +55,8 @@ BAD = 0.5  # a model with a smaller exact match reads badly
 LEAST = 0.05  # probability among all texts that one which fits a format needs to be sure
 BATCH = 64  # images per call of the network, or fewer
 AHEAD = 128  # images to open before those of one size go to the network together
-MAX_SLOW = 3  # images of a batch, for which a pattern may take too long
+MAX_SLOW = 3  # images of one call, for which a pattern may take too long
+MANY_SLOW = "The pattern takes too long for several images. Use fewer repetitions."
 BATCH_PIXELS = 16_000_000  # so that large images don't fill the memory
 FEW_PIXELS = 4_000_000  # of the images that are read while the next ones are opened
 
@@ -292,6 +294,7 @@ class Recognizer:
         Raises:
             FormatError: If the pattern takes too long for many of them.
         """
+        form = copy.copy(form)  # which counts
         some = self._open_some(images)
         with ThreadPoolExecutor(1) as opener:  # not for the network: TensorFlow keeps memory for each thread
             results = next(some)
@@ -376,7 +379,7 @@ class Recognizer:
                     found, slow[row] = None, ImageError(str(error))
                     form.slow += 1
                     if form.slow > MAX_SLOW:
-                        raise
+                        raise FormatError(MANY_SLOW) from error
                 if found:
                     best, confidences[row] = found
                     label_ids[row] = BLANK
@@ -395,9 +398,8 @@ class Recognizer:
             for position, number in enumerate(label_ids[row][label_ids[row] != BLANK]):
                 (own,) = np.nonzero(path == position)
                 left, right = edges[own[0]], edges[own[-1] + 1]
-                line = min(
-                    int(left // width), self.shape.lines - 1
-                )  # the columns of a second line go on where the first one ends
+                # The columns of a second line go on where the first one ends.
+                line = min(int(left // width), self.shape.lines - 1)
                 characters.append(
                     Character(
                         text=self._num_to_char[int(number)],

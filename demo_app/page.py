@@ -130,7 +130,7 @@ def judge(pixels: np.ndarray, reading: Reading, recognizer: Recognizer, has_form
     if recognizer.reads_badly:
         advice += f" The model reads badly: it misread {1 - about['exact_match']:.1%} of its test images."
     if has_format and not reading.fits:
-        return f"No text fits the format. {advice}"
+        return f"No text fits the format{', so the image was read without it' * bool(reading.text)}. {advice}"
     if not reading.text:
         return f"No text was found. {advice}"
     if has_format:

@@ -159,7 +159,7 @@ async def keep_house(app: FastAPI, seconds: float = IDLE_SECONDS) -> AsyncIterat
                         link.transport.close()
             for files in page.temp_file_sets:  # gradio takes out only what it deletes itself
                 files.clear()
-            with contextlib.suppress(OSError):  # somebody else has deleted the folder
+            with contextlib.suppress(OSError):  # the folder is gone and can't be made
                 await anyio.to_thread.run_sync(store.clean)
 
     async with anyio.create_task_group() as group:

@@ -193,8 +193,9 @@ LISTEN = """() => {
             if (is_lost) say("")
             is_lost = false
         } catch (error) {
+            if (!is_lost) say(error.message)
             is_lost = true
-            return say(error.message)
+            return
         }
         if (busy || shown !== before) return
         const now = items.find(item => item.name === shown?.name)

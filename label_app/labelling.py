@@ -158,7 +158,7 @@ class Labelling:
 
         Args:
             name: Of the image.
-            text: What it shows; "" if nobody can read it, None to show it again later.
+            text: What it shows; "" if nobody can read it, None to skip it.
             guess: The text that was proposed, None if there was none.
 
         Raises:

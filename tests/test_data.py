@@ -310,7 +310,7 @@ def test_two_lines_that_run_from_right_to_left_are_refused(drawn, tmp_path):
         folder / "labels.csv", index=False
     )
     scan(folder, "(.+)")
-    with pytest.raises(DatasetError, match="from right to left"):
+    with pytest.raises(DatasetError, match="runs from right to left"):
         scan(folder, "(.+)", lines=2)
 
 

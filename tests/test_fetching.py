@@ -517,7 +517,8 @@ def test_names_in_a_zip_need_not_tell_their_encoding(tmp_path, name, encoding):
 def test_backslashes_in_a_zip_are_folders(tmp_path):
     path = tmp_path / "mine.zip"
     for system, name in [(0, "mine/a.png"), (3, "mine\\a.png")]:  # PowerShell 5; elsewhere they are letters
-        member = zipfile.ZipInfo("mine\\a.png")
+        member = zipfile.ZipInfo()
+        member.filename = member.orig_filename = "mine\\a.png"
         member.create_system = system
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(member, b"image")

@@ -334,6 +334,10 @@ def test_the_label_of_an_image_that_is_gone_goes_to_no_other(tmp_path):
     labels = {image.relative_to(folder).as_posix(): label for image, label, _ in found.rows}
     assert labels == {"train/1.png": "train1", "test/0.png": "test0", "test/1.png": "test1", "more/2.png": ""}
     assert sorted(found.missing) == [("0.png", "train0"), ("train/2.png", "other")]
+    folder = lay(
+        tmp_path / "one", images("0.png", "1.png") | {"labels.csv": HEADER + "0.png,a\n0.jpg,b\n1.PNG,c\n"}
+    )
+    assert read(folder)[0] == {"0.png": "a", "1.png": "c"}
 
 
 def test_lists_that_disagree_are_both_heard_however_they_name_an_image(tmp_path):

@@ -192,9 +192,9 @@ def scan(
     reject(unclear, "same image with different labels")
     reject(usable().duplicated("digest"), "duplicate file")
     kept = usable()
-    if lines == 2 and any(reorder(label) != label for label in kept["label"]):
+    if lines == 2 and (turned := next((label for label in kept["label"] if reorder(label) != label), "")):
         raise DatasetError(
-            "LINES can't be 2 for labels that run from right to left: cut the images into lines."
+            f"LINES can't be 2, for the label {turned!r} runs from right to left: cut the images into lines."
         )
     shape = choose_shape(kept, colour, lines) if len(kept) else Shape(0, 0, 1, 1)
     heights, widths = shape.line_size(kept["height"], kept["width"])

@@ -181,7 +181,9 @@ def choose_epoch(model: keras.Model, run: Path, epochs: int) -> pd.DataFrame:
         try:
             model.load_weights(run / "best.weights.h5")
             kept = history["val_loss"].idxmin()
-        except OSError:
+        except OSError as error:
+            if not is_early:
+                raise ValueError("The training diverged at its end. Set LEARNING_RATE lower.") from error
             print("The best epoch was not saved completely, so the last one is kept.")
     return history.assign(kept=history.index == kept)
 

@@ -64,13 +64,15 @@ def pair_lists(
     rows, missing, answers, known, entries = {}, [], {}, set(images), []
     for path, found in lists.items():
         split = find_split(*path.relative_to(folder).parts) if path.is_relative_to(folder) else ""
+        own = {path.parent / name for name, _ in found.pairs} & known
         for name, label in found.pairs:
             exact = path.parent / name  # with spaces around it, too
             image, is_sure = (exact, True) if exact in known else names.find(name, path.parent)
             if image and found.sources:
                 answers[image] = label, SOURCES.get(found.sources[name], "")
             else:
-                entries.append((not is_sure, name, image, label, found.splits.get(name) or split))
+                is_guess = not is_sure or (image in own and image != exact)
+                entries.append((is_guess, name, image, label, found.splits.get(name) or split))
     meant = {image for is_guess, _, image, *_ in entries if not is_guess}
     for is_guess, name, image, label, split in sorted(entries, key=lambda entry: entry[0]):
         # Where a name's own image is gone, its label is not to go to another one that is named itself.

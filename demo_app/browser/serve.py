@@ -44,9 +44,8 @@ def fetch_runtime() -> None:
 class Handler(SimpleHTTPRequestHandler):
     """Serves demo_app, and the npm package beside it."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
-        ".js": "text/javascript"
-    }  # Windows may say other
+    # Windows may have another type for it.
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".js": "text/javascript"}
 
     def translate_path(self, path: str) -> str:
         """Find a file, in the folder that it lies in."""
