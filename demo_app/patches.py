@@ -159,7 +159,8 @@ async def keep_house(app: FastAPI, seconds: float = IDLE_SECONDS) -> AsyncIterat
                         link.transport.close()
             for files in page.temp_file_sets:  # gradio takes out only what it deletes itself
                 files.clear()
-            with contextlib.suppress(OSError):  # the folder is gone and can't be made
+            with contextlib.suppress(OSError):  # the disk is full or away
+                store.folder.mkdir(mode=0o700, exist_ok=True)  # it is gone where a program cleans /tmp
                 await anyio.to_thread.run_sync(store.clean)
 
     async with anyio.create_task_group() as group:

@@ -45,7 +45,6 @@ class Store:
 
     def clean(self, seconds: float = KEEP_SECONDS) -> None:
         """Delete what was not changed for some seconds and, if the rest has no room, the oldest of it."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that cleans /tmp may have been here
         files = []
         for place, _, names in os.walk(self.folder):
             for path in (os.path.join(place, name) for name in names):  # noqa: PTH118, pathlib is slow

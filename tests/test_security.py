@@ -813,11 +813,23 @@ def test_a_request_that_breaks_off_is_not_read():
     assert not calls and guard.held == 0
 
 
-def test_a_folder_of_uploads_that_is_gone_comes_back(tmp_path):
-    store = uploads.Store(tmp_path / "uploads")
-    store.folder.rmdir()
-    store.clean()
-    assert store.folder.is_dir()
+def test_a_folder_of_uploads_that_is_gone_comes_back_while_the_app_runs(tmp_path, monkeypatch):
+    store = uploads.Store(tmp_path)
+    monkeypatch.setattr(patches, "prepare_gradio", lambda: store)
+    page = SimpleNamespace(blocks={}, temp_file_sets=[])
+
+    async def run():
+        async with patches.keep_house(SimpleNamespace(get_blocks=lambda: page), 0.01):
+            tmp_path.rmdir()
+            with anyio.fail_after(60):
+                while not tmp_path.exists():
+                    await anyio.sleep(0.01)
+        tmp_path.rmdir()
+        store.clean()
+
+    with contextlib.suppress(FileNotFoundError):  # as it is gone when the app ends
+        anyio.run(run)
+    assert not tmp_path.exists()
 
 
 def test_a_field_that_is_no_file_is_refused_and_leaves_nothing(served):
