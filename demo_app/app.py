@@ -361,7 +361,7 @@ if __name__ == "__main__":
     )
     arguments = parser.parse_args()
     for name in ("SIGTERM", "SIGHUP"):  # so that uploads are deleted
-        if hasattr(signal, name) and signal.getsignal(number := getattr(signal, name)) is signal.SIG_DFL:
+        if hasattr(signal, name) and signal.getsignal(number := getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: sys.exit())
     try:
         recognizer = Recognizer(arguments.model)
