@@ -283,8 +283,8 @@ def many_images() -> str:
     memory = content["bytes_by_epochs_done"]
     second = {name: value / 1e9 for name, value in memory["1"].items()}
     return (
-        f"- {content['images']:,} images, 2,000 drawn ones with other noise each time, and a quarter of the "
-        "channels (`SIZE` 0.25), two epochs with a "
+        f"- {content['images']:,} images (2,000 drawn ones, repeated with different noise) and a quarter of "
+        "the channels (`SIZE` 0.25), two epochs with a "
         f"cache on disk: {second['first']:.1f} GB of "
         f"memory when the second epoch began, {second['last']:.1f} GB when it ended, and at most "
         f"{max(row['max'] for row in memory.values()) / 1e9:.1f} GB in the whole run.\n"

@@ -85,18 +85,6 @@ def test_a_png_has_one_size():
     assert images.open_image(content[:at] + second + content[at:]).shape == (10, 10, 1)
 
 
-def test_a_long_text_in_a_png_takes_no_memory():
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Raw profile type exif", "0" * 50_000_000, zip=True)
-    content = encoded(Image.new("L", (10, 10), 255), "PNG", pnginfo=text)
-    tracemalloc.start()
-    try:
-        assert images.open_image(content).shape == (10, 10, 1)
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
 def test_an_animation_is_read_from_its_first_frame_that_is_not_blank(form):
     frames = [Image.new("RGB", (60, 20), "white") for _ in range(4)]
@@ -339,6 +327,9 @@ FRAME = b"\x08\0\x0a\0\x14\1" + bytes(65_526)
 SWELLING = {
     "PNG's EXIF": lambda: png_with(b"eXIf", CLAIMS),
     "PNG's EXIF in a text": lambda: png_with(b"zTXt", PROFILE),
+    "PNG's EXIF in a long text": lambda: png_with(
+        b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(50_000_000))
+    ),
     "PNG's texts": lambda: (
         PNG[:33] + b"".join(png_with(b"iTXt", text)[33 : -len(PNG) + 33] for text in WIDE) + PNG[33:]
     ),
