@@ -107,7 +107,10 @@ class Answer(BaseModel):
         "among the texts that fit it."
     )
     fits: bool = Field(description="Whether the text fits the pattern and the alphabet.")
-    sure: bool = Field(description="Whether the confidence reaches the model's threshold.")
+    sure: bool = Field(
+        description="Whether the confidence reaches the model's threshold; never where nothing fits, or for "
+        "a text of unusual length."
+    )
     characters: list[Character]
     alternatives: list[Alternative] = Field(
         description="The most probable texts, of any length. Empty where they were not searched for."
@@ -351,14 +354,8 @@ def build_api(recognizer: Recognizer, readers: anyio.CapacityLimiter) -> FastAPI
         # Others may not fit a format.
         if form.is_open and (alternatives or (alternatives is None and not reading.sure)):
             others = await anyio.to_thread.run_sync(recognizer.alternatives, reading, limiter=readers)
-        return Answer(
-            text=reading.text,
-            confidence=reading.confidence,
-            sure=reading.sure,
-            fits=reading.fits,
-            characters=[vars(part) for part in reading.characters],
-            alternatives=[{"text": text, "confidence": confidence} for text, confidence in others],
-        )
+        alternatives = [{"text": text, "confidence": confidence} for text, confidence in others]
+        return Answer(**as_record("", reading), alternatives=alternatives)
 
     @api.post(
         "/read_many",

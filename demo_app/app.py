@@ -294,8 +294,8 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
                 )
         with gr.Tab("Many images") as many:
             gr.Markdown(
-                f"Add up to {MAX_CALL_FILES:,} images or zip archives of up to 20 MB, {MAX_FILES:,} images "
-                "in all, then read them."
+                f"Add up to {MAX_CALL_FILES:,} files, each an image or a zip archive of up to 20 MB, and "
+                f"200 MB at once. Then read them: at most {MAX_FILES:,} images in all."
             )
             kinds = [*SUFFIXES, ".zip"]
             start = gr.Button("Read all", variant="primary", interactive=False)
@@ -326,10 +326,11 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
             change(show, inputs, outputs, show_progress="minimal", trigger_mode="always_last", **raw)
         # An upload that fails leaves no image, and is no input.
         image.change(None, image, outputs, js=CLEAR, api_visibility="private")
-        gr.on([button.click, pattern.submit, alphabet.submit], show_or_ask, inputs, outputs, **raw)
+        asks = [button.click, pattern.submit, alphabet.submit]
+        gr.on(asks, show_or_ask, inputs, outputs, trigger_mode="always_last", **raw)
         result = [status, table, download]
-        files.change(clear_many, files, [*result, start], **raw)
-        start.click(show_many, files, result, **raw, **jobs)
+        reading = start.click(show_many, files, result, **raw, **jobs)
+        files.change(clear_many, files, [*result, start], cancels=[reading], **raw)
         api, answer = gr.Button(visible=False), gr.JSON(label="Reading", visible=False)
         # Without gradio's queue one image needs one request. In gradio's batches a bad image would fail all.
         api.click(
@@ -364,7 +365,6 @@ if __name__ == "__main__":
         if hasattr(signal, name) and signal.getsignal(number := getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: sys.exit())
     try:
-        recognizer = Recognizer(arguments.model)
-    except ModelError as error:
+        launch(Recognizer(arguments.model))
+    except (ModelError, OSError) as error:  # such as a port that is taken
         sys.exit(str(error))
-    launch(recognizer)

@@ -45,7 +45,7 @@ def list_files(folder: Path) -> tuple[list[Path], Counter[str]]:
             if not entry.is_symlink():
                 (folders if entry.is_dir() else files).append(path)
             elif any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes):
-                (links if path.is_dir() else files).append(path)
+                (links if os.path.isdir(path) else files).append(path)  # noqa: PTH112
             else:
                 left_out["links that lead out of the folder"] += 1
     return sorted(files), left_out
@@ -55,9 +55,9 @@ def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
     """List the images in a folder and the folders below it, sorted; a file is listed as it is.
 
     Returns:
-        The images; how many files of other kinds there are, see `count_kinds`.
+        The images; how many files of other kinds there are, see `count_kinds`, and what was left out.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112, which may raise
         return [path], Counter()
     files, left_out = list_files(path)
     images = [file for file in files if file.suffix.lower() in SUFFIXES]

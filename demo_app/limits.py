@@ -235,7 +235,9 @@ class Limits:
             size += part
             self.store.bytes += part
             if size > MAX_UPLOAD_BYTES:
-                raise HTTPException(413, f"The request is larger than {MAX_UPLOAD_BYTES / 1e6:g} MB.")
+                raise HTTPException(
+                    413, f"The request is larger than {MAX_UPLOAD_BYTES / 1e6:g} MB. Send less at once."
+                )
             async with self.making_room:
                 if self.store.bytes > self.store.room:
                     await anyio.to_thread.run_sync(self.store.clean)

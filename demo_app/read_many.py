@@ -210,6 +210,8 @@ def main() -> int:
         "--workers", type=int, metavar="N", help="processes, one core each (default: one for each core)"
     )
     arguments = parser.parse_args()
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error("--workers must be at least 1")
     try:
         runtime = os.environ.get("RUNTIME", "onnx")  # which takes less of the processor
         Recognizer(runtime=runtime)  # a damaged model is found here, not in each worker
@@ -257,4 +259,12 @@ def main() -> int:
 if __name__ == "__main__":
     import read_many  # workers can import what it defines, and so keep the model from one task to the next
 
-    sys.exit(read_many.main())
+    try:
+        status = read_many.main()
+    except KeyboardInterrupt:
+        status = "The same command continues where it stopped."
+    except OSError as error:  # a full disk
+        status = (
+            f"The texts can't be written ({error.strerror}). The same command continues where it stopped."
+        )
+    sys.exit(status)

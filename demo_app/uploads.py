@@ -45,6 +45,8 @@ class Store:
 
     def clean(self, seconds: float = KEEP_SECONDS) -> None:
         """Delete what was not changed for some seconds and, if the rest has no room, the oldest of it."""
+        if not self.folder.is_dir():  # somebody deleted it
+            return
         files = []
         for place, _, names in os.walk(self.folder):
             for path in (os.path.join(place, name) for name in names):  # noqa: PTH118, pathlib is slow

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from training.lists import ANSWERS, read_list
+from training.lists import ANSWERS, cut_rows, read_list
 
 HEADER = b'"filename","label","source","when"\n'
 
@@ -83,8 +83,10 @@ class LabelFile:
                 if header:
                     start = max(0, file.seek(0, os.SEEK_END) - 10_000)
                     file.seek(start)
-                    end = start + file.read().rfind(b"\n") + 1  # a row that was cut off goes
-                    _write(file, end, _rows(new, header[1].decode()))
+                    content, separator = file.read(), header[1].decode()
+                    whole = cut_rows(content, separator)
+                    end = start + min(len(content), len(whole))
+                    _write(file, end, whole[len(content) :] + _rows(new, separator))
             if not header:
                 unfinished = self.path.with_name(".labels.csv")
                 with unfinished.open("wb") as file:

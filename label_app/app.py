@@ -241,7 +241,8 @@ LISTEN = """() => {
     const acts = {back, skip: () => answer(null), unreadable: () => answer("")}
     const keys = {ArrowUp: "back", ArrowDown: "skip", Escape: "unreadable"}
     field.onkeydown = event => {
-        if (event.isComposing || !(event.key in keys || event.key === "Enter")) return
+        if (event.isComposing || event.keyCode === 229) return  // which Safari alone says of a last key
+        if (!(event.key in keys || event.key === "Enter")) return
         if (event.repeat || event.key in keys) event.preventDefault()
         if (event.key in keys && !event.repeat) acts[keys[event.key]]()
     }
@@ -376,9 +377,10 @@ def build(labelling: Labelling) -> gr.Blocks:
             raise LabellingError("No model has been trained on your labels yet. Train one first.")
         folder = labelling.work / "reader"
         return (
-            f"This folder is a complete app: `{folder}`\n\nIts `Examples` may be your images. Upload "
-            "all of it as a Hugging Face Space, in your browser or with"
-            f"\n\n```bash\nhf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
+            f"This folder is a complete app: `{folder}`\n\nIts folder `Examples` may hold your images: "
+            "check that you may publish them. Upload all of it as a Hugging Face Space, in your browser or "
+            "with\n\n```bash\npip install huggingface_hub\nhf auth login\n"
+            f"hf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
         )
 
     with gr.Blocks(title="Label images", analytics_enabled=False) as page:
@@ -439,6 +441,8 @@ def main() -> None:
         sys.exit(str(error))
     try:
         launch(labelling)
+    except OSError as error:  # such as a port that is taken
+        sys.exit(str(error))
     finally:
         labelling.close()
 

@@ -40,6 +40,7 @@ NEW_CHARACTER = 0.02  # how probable one may be where the alphabet counts as kno
 LEAST_LABELS = 10  # to train with, beside those of the random sample and the model's
 LOOK_SECONDS = 5  # from one look for new files to the next
 STILL_COPIED = 10  # seconds after the last change of a file that may not be complete
+OWN_PARAMETERS = {"DATASET", "FOLD", "LABEL_FROM", "OUTPUT", "REPORT", "SPLIT_BY", "WORK"}
 NO, GIVEN, SAMPLE, PERSON, MODEL = range(5)
 CODES = {"given": GIVEN, "sample": SAMPLE, "person": PERSON, "model": MODEL}
 STATE = [
@@ -80,8 +81,8 @@ class Labelling:
     def __init__(self, folder: Path, model: Path, work: Path, parameters: list[list[str]]) -> None:
         if not folder.is_dir():
             raise LabellingError(f"There is no folder {folder}. Check DATASET, and unpack an archive first.")
-        if own := {"FOLD", "SPLIT_BY"} & dict(parameters).keys():
-            raise LabellingError(f"{min(own)} can't be set here: the random sample is the test split.")
+        if own := OWN_PARAMETERS & dict(parameters).keys():
+            raise LabellingError(f"{min(own)} can't be set here: the page chooses it. Leave it out.")
         self.folder, self.work, self.parameters = folder, work, parameters
         self.ignore_case = dict(parameters).get("IGNORE_CASE", "").lower() == "true"
         self.file, self.changed = LabelFile(folder), threading.Condition()
@@ -116,10 +117,10 @@ class Labelling:
         self.server: subprocess.Popen | None = None
         self.serving, self.served, self.address = threading.Lock(), 0, ""
         self.message, self.form = "", Format()
+        lines = 2 if dict(parameters).get("LINES") == "2" else 1
         try:  # that of an earlier session
-            self.recognizer, self.is_trained = load_model(work / "reader"), True
+            self.recognizer, self.is_trained = load_model(work / "reader", lines), True
         except ModelError:
-            lines = 2 if dict(parameters).get("LINES") == "2" else 1
             self.recognizer, self.is_trained = load_model(model, lines), False
         self.round, self.is_open = 1, True
         self._learn_alphabet()
@@ -345,8 +346,10 @@ class Labelling:
                 raise LabellingError(str(error)) from error
             return {}
         given = {
-            image.relative_to(self.folder).as_posix(): Label(clean(label, self.ignore_case)[0], "given")
-            for image, label, _ in rows
+            image.relative_to(self.folder).as_posix(): Label(
+                clean(label, self.ignore_case)[0], "model" if split == "model" else "given"
+            )
+            for image, label, split in rows
             if label and image.relative_to(self.folder).as_posix() in self.numbers
         }
         if any(label.text != clean(Path(name).stem, self.ignore_case)[0] for name, label in given.items()):
@@ -422,7 +425,9 @@ class Labelling:
         doubts = {}
         for name, label in self.labels.items():
             number = self.numbers.get(name)
-            if number is not None and self.guesses[number] and number not in self.checked:
+            if number is None or self.state["gone"][number]:
+                continue
+            if self.guesses[number] and number not in self.checked:
                 confidence = float(self.state["confidence"][number])
                 differs = self._text(number) != label.text
                 doubts[number] = -confidence if differs else confidence
@@ -471,6 +476,8 @@ class Labelling:
         once = 1 + sum(count == 1 for count in self.characters.values())
         is_known = once < NEW_CHARACTER * self.characters.total()
         known = "".join(sorted(+self.characters)) if is_known and not self.is_trained else ""
+        if self.ignore_case:  # labels are in lower case, what the model reads may not be
+            known += "".join(sorted({*known.upper()} - {*known}))
         if known != self.form.alphabet:
             self.form = Format(alphabet=known)
             self._begin_round()
@@ -535,7 +542,10 @@ class Labelling:
         pixels = np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel()
         pixels -= pixels.mean()
         pixels /= max(float(np.linalg.norm(pixels)), 1e-6)
-        return (clean(reading.text, self.ignore_case)[0], _mark(reading, image.shape[1], lines)), pixels
+        guess, marks = clean(reading.text, self.ignore_case)[0], _mark(reading, image.shape[1], lines)
+        if len(guess) != len(reading.text):  # spaces were cut off, and the marks in the text moved
+            marks = [mark | {"at": -1} for mark in marks]
+        return (guess, marks), pixels
 
 
 def _changed_at(folder: Path) -> int:

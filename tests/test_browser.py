@@ -223,6 +223,27 @@ def test_many_files_become_a_table_and_a_csv(page, tmp_path):
     assert {row["sure"] for row in read.values()} == {"yes"}
 
 
+def test_other_files_take_the_place_of_those_that_are_read(page, tmp_path):
+    content = png(Image.open(EXAMPLE).convert("1"))["buffer"]  # a small file
+    with zipfile.ZipFile(tmp_path / "large.zip", "w") as archive:
+        for number in range(9000):
+            archive.writestr(f"{number}.png", content)
+    page.get_by_role("tab", name="Many images").click()
+    files, start = page.locator("#files input[type=file]"), page.get_by_role("button", name="Read all")
+    files.set_input_files(tmp_path / "large.zip")
+    expect(start).to_be_enabled()
+    start.click()
+    expect(page.get_by_text(re.compile(r"^\d+ images"))).to_be_visible()
+    page.locator("#files").get_by_label("Clear").click()
+    expect(start).to_be_disabled()
+    files.set_input_files(EXAMPLE)
+    expect(start).to_be_enabled()
+    start.click()
+    expect(page.get_by_role("gridcell", name=EXAMPLE.name)).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(10_000)
+    expect(page.get_by_role("gridcell", name=EXAMPLE.name)).to_be_visible()
+
+
 @pytest.mark.parametrize("width", [375, 1440])
 def test_the_table_shows_first_what_is_to_be_looked_at(page, width):
     page.set_viewport_size({"width": width, "height": 900})

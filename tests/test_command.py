@@ -113,21 +113,35 @@ def test_parameters_are_what_they_look_like_but_texts_stay_texts(repository):
         assert read_parameters(repository / "study.ipynb", [["EPOCHS", text]]) == {"EPOCHS": value}
 
 
+@pytest.mark.parametrize(("name", "text"), [("SIZE", "1,5"), ("SEED", "abc"), ("LEARNING_RATE", "0,01")])
+def test_what_is_no_number_ends_the_run_before_it_starts(name, text):
+    with pytest.raises(SystemExit, match=f"^{name} must be a number, such as .+, not {text}.$"):
+        read_parameters(ROOT / "study.ipynb", [[name, text]])
+
+
 @pytest.mark.parametrize(("name", "nearest"), [("EPOCH", "EPOCHS"), ("dataset", "DATASET"), ("X", "SIZE")])
 def test_a_misspelt_parameter_ends_the_run_before_it_starts(repository, name, nearest):
     with pytest.raises(SystemExit, match=f"^There is no parameter {name}. Did you mean {nearest}\\?$"):
         read_parameters(repository / "study.ipynb", [["SIZE", "2"], [name, "2"]])
 
 
-def test_a_wrong_data_set_ends_in_its_sentence(repository):
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DATASET", "nowhere", "DatasetError: There is no data set 'nowhere': give "),
+        ("EPOCHS", "1e2", "ValueError: BATCH_SIZE and EPOCHS must be whole numbers, at least 1; "),
+        ("BATCH_SIZE", "0", "ValueError: BATCH_SIZE and EPOCHS must be whole numbers, at least 1; "),
+    ],
+)
+def test_a_wrong_parameter_ends_in_its_sentence(repository, name, value, sentence):
     """In the whole notebook."""
     (repository / "demo_app" / "README.md").unlink()
     (repository / "demo_app").rmdir()
     shutil.copytree(ROOT / "demo_app", repository / "demo_app", ignore=shutil.ignore_patterns("ocr_model"))
     shutil.copy(ROOT / "study.ipynb", repository)
-    status, lines = run(repository, "-p", "DATASET", "nowhere")
+    status, lines = run(repository, "-p", name, value)
     assert status == 1 and not [line for line in lines if "Traceback" in line]
-    assert lines[-2].startswith("DatasetError: There is no data set 'nowhere': give ") and lines[-1] == ""
+    assert lines[-2].startswith(sentence) and lines[-1] == ""
     assert lines[-3] == f"{repository / 'work' / 'study.ipynb'} is the notebook up to the cell that failed."
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def test_scan_pairs_images_with_a_list_and_says_so(drawn, tmp_path, capsys):
     assert said[0].startswith(
         f"Labels come from labels.csv, columns filename and label: {names[0]} is 'NA', "
     )
-    assert said[1:] == ["1 names in lists match no image: missing.png."]
+    assert said[1:] == ["1 names in lists match no image, or several: missing.png."]
     assert "ab c" in set(scan(folder, "(.+)", ignore_case=True)[0]["label"])
     assert set(scan(folder, "(.+)", label_from="name")[0]["label"]) == {path.stem for path in drawn.iterdir()}
     rows.assign(label="x").to_csv(tmp_path / "other.csv", index=False)
@@ -85,6 +86,23 @@ def test_scan_pairs_images_with_a_list_and_says_so(drawn, tmp_path, capsys):
         DatasetError, match=r"All 29 images have the label 'x'.* Labels come from .*other.csv"
     ):
         scan(folder, "(.+)", label_from=tmp_path / "other.csv")
+
+
+def test_of_copies_a_persons_count(drawn, tmp_path):
+    """Those of the test split above all, or the images would also be trained with."""
+    folder = tmp_path / "set"
+    shutil.copytree(drawn, folder / "a")
+    shutil.copytree(drawn, folder / "b")
+    names = sorted(path.name for path in drawn.iterdir())
+    rows = [
+        f'"a/{name}","x","model","1"\n"b/{name}","{Path(name).stem}","sample","1"\n' for name in names[:9]
+    ]
+    rows += [f'"{place}/{name}","{Path(name).stem}","person","1"\n' for name in names[9:] for place in "ab"]
+    (folder / "labels.csv").write_text('"filename","label","source","when"\n' + "".join(rows))
+    table, rejected, _ = scan(folder, "(.+)")
+    assert len(table) == len(names) and set(rejected["problem"]) == {"duplicate file"}
+    assert list(table["label"]) == [Path(path).stem for path in table["path"]]
+    assert sum(table["split"] == "test") == 9
 
 
 def test_images_with_two_labels_are_rejected(drawn, tmp_path):

@@ -196,6 +196,14 @@ def test_kaggle_without_token(site, tmp_path, monkeypatch, capsys, in_jupyter):
     assert capsys.readouterr().out == ""
 
 
+def test_a_data_set_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    archive = tmp_path / "mine.zip"
+    archive.write_bytes(zipped(images()))
+    error = PermissionError(13, "Permission denied", str(archive))
+    monkeypatch.setattr("training.fetching.hash_files", lambda *_: (_ for _ in ()).throw(error))
+    fails(str(archive), tmp_path / "data", r"mine\.zip can't be read \(Permission denied\)")
+
+
 @pytest.mark.parametrize("source", [KAGGLE, HUB])
 def test_second_call_needs_no_network(site, tmp_path, monkeypatch, source):
     folder = bring(source, tmp_path)

@@ -279,6 +279,8 @@ def test_labels_are_checked_from_the_most_doubtful_on(begin):
     assert [item["name"][2] for item in session.upcoming("check")] == ["1", "4", "0", "5"]
     assert session.labels["003.png"] == Label("t3", "person")
     assert rows(session.folder)[-1] == ("002.png", "wrong", "person")
+    (session.folder / "004.png").unlink()
+    assert [item["name"][2] for item in session.upcoming("check")] == ["1", "0", "5"]
 
 
 def test_what_is_sure_becomes_a_label_that_a_person_may_still_mend(begin):
@@ -473,13 +475,21 @@ def test_letters_may_differ_in_case_where_the_notebook_ignores_it(begin):
     assert session.status()["accepted"] == [True] and rows(session.folder)[0][1] == "ab"
 
 
+def test_capitals_can_be_read_where_the_notebook_ignores_case(begin):
+    reader = Reader()
+    session = begin(60, reader, parameters=[["IGNORE_CASE", "true"]])
+    label_some(session, 50)
+    wait_until(lambda: reader.alphabets[-1])
+    assert {"x", "X"} <= {*reader.alphabets[-1]}
+
+
 def test_no_model_learns_from_the_sample(begin):
     session = begin(60, Reader(confidences=[1.0] * 60))
     label_some(session, 12)
     assert session.accept_sure() > 10
     with pytest.raises(LabellingError, match=r"in addition to the random sample, .* so far 0"):
         session.train()
-    for name in ("FOLD", "SPLIT_BY"):
+    for name in ("FOLD", "SPLIT_BY", "OUTPUT"):
         with pytest.raises(LabellingError, match=f"{name} can't be set here"):
             begin(60, parameters=[[name, "1"]])
 
@@ -532,6 +542,11 @@ def test_doubtful_characters_are_marked_where_they_stand():
     assert mark["at"] == 0
     mixed = labelling._mark(Reading("badc", 0.1, False, tuple(characters), np.zeros(0)), 80, 1)
     assert [mark["at"] for mark in mixed] == [-1, -1]
+
+
+def test_a_mark_has_no_place_in_a_guess_without_the_spaces_that_were_read(begin):
+    (item, *_) = begin(1, Reader(texts=["a  b"])).upcoming("label")
+    assert item["guess"] == "a b" and {mark["at"] for mark in item["marks"]} == {-1}
 
 
 def test_the_first_model_guesses_two_lines_too(tmp_path):
@@ -593,7 +608,22 @@ def test_nothing_that_was_taken_is_lost_when_the_process_is_killed(tmp_path):
         file.lock.release()
 
 
-@pytest.mark.parametrize("cut", range(1, 52, 3))
+@pytest.mark.parametrize("header", ["", '"filename";"label";"source";"when"\n'])
+def test_a_last_row_without_its_line_break_counts_and_stays(tmp_path, header):
+    path = tmp_path / "labels.csv"
+    path.write_text(header)
+    if not header:
+        path.unlink()
+    file = LabelFile(tmp_path)
+    file.append({"a.png": Label('"é;,', "person"), "b.png": Label("b", "person")}, {})
+    path.write_bytes(path.read_bytes()[:-1])
+    assert file.load() == {"a.png": Label('"é;,', "person"), "b.png": Label("b", "person")}
+    file.append({"c.png": Label("c", "sample")}, {})
+    assert list(file.load()) == ["a.png", "b.png", "c.png"]
+    assert len(path.read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize("cut", range(2, 52, 3))
 def test_a_row_that_was_cut_off_is_no_obstacle(tmp_path, cut):
     file = LabelFile(tmp_path)
     file.append({"a.png": Label("é", "person")}, {})

@@ -445,11 +445,16 @@ REFUSED = {
     "third column": ({"x.tsv": "0.png\ta\t0.98\n1.png\tb\t0.97\n"}, "entry 1 has a line break or a tab"),
     "label is no text": ({"x.json": '[{"file": "0.png", "label": ["a", "b"]}]'}, "entry 1 must be texts"),
     "name is no text": ({"x.jsonl": '{"file": null, "label": "a"}'}, "entry 1 must be texts"),
+    "unknown encoding under a plain name": (
+        {"texts.csv": "filename,label\n0.png,、\n".encode("cp932")},
+        r"texts.csv can't be used \(it is neither in UTF-8 nor in cp1252",
+    ),
+    "broken JSON under a plain name": ({"texts.json": '{"0.png": "a",}'}, "texts.json can't be used"),
     "broken JSON": ({"labels.json": '{"0.png": "a"'}, "labels.json can't be used"),
     "JSON of something else": ({"labels.json": '["0.png", 3]'}, "labels.json can't be used"),
     "not in cp1252": (
         {"labels.csv": HEADER.encode() + b"0.png,\x81\n"},
-        "labels.csv can't be used .*charmap",
+        r"labels.csv can't be used \(it is neither in UTF-8 nor in cp1252",
     ),
     "no text": ({"labels.csv": b"\0\1\2"}, "it is not text"),
     "no Parquet": ({"labels.parquet": b"PAR1"}, "labels.parquet can't be used"),
@@ -514,6 +519,7 @@ def test_what_may_hold_labels_but_cannot_be_read_stops(tmp_path, files, words):
 NAMES = {
     "telephone": ([f"IMG_{n}.JPG" for n in range(2010, 2050)], True),
     "telephone, some deleted": ([f"IMG_20230405_{n * n}.jpg" for n in range(100, 140)], True),
+    "times": ([f"20240131_14{n:02}{n * 7 % 60:02}.jpg" for n in range(40)], True),
     "numbers": ([f"{n:05}.png" for n in range(40)], True),
     "words": ([f"word_{n}.png" for n in range(1, 40)], True),
     "the same in several folders": ([f"{n % 3}/plate {n}.png" for n in range(40)], True),
@@ -545,14 +551,38 @@ def test_names_that_count_in_one_folder_are_no_labels(tmp_path):
 
 
 def test_labels_with_something_more_are_noted(tmp_path):
-    names = ["ab12", "ab12 (1)", "cd34", "cd34 - Copy", "ef56", "ef56 - Kopie (2)"]
+    names = ["ab12", "ab12 (1)", "cd34", "cd34 - Copy", "EF 56", "EF 56 - Kopie (2)", "g - 7", "g - 7 copy"]
     folder = lay(tmp_path / "copies", images(*(f"{name}.png" for name in names)))
     labels, said = read(folder)
-    assert len(labels) == 6 and "3 labels end like those of copies" in said[1]
+    assert len(labels) == 8 and "4 labels end like those of copies" in said[1]
     pattern = re.search("LABEL_PATTERN to '(.+)'", said[1])[1]
-    assert set(read(folder, None, pattern)[0].values()) == {"ab12", "cd34", "ef56"}
+    assert set(read(folder, None, pattern)[0].values()) == {"ab12", "cd34", "EF 56", "g - 7"}
     folder = lay(tmp_path / "prefix", images("hard_12_spring.png", "hard_7_x.png"))
     assert "All labels begin with 'hard_'" in read(folder)[1][1]
+
+
+def test_a_list_of_number_plates_is_no_licence(tmp_path):
+    files = {"license-plates.csv": HEADER + "0.png,AB 1\n", "LICENSE.txt": "0.png is free"}
+    assert read(lay(tmp_path, images("0.png") | files))[0] == {"0.png": "AB 1"}
+
+
+def test_a_list_by_its_whole_path_is_the_same_as_by_a_relative_one(tmp_path, monkeypatch):
+    lay(tmp_path / "set", images("a/0.png", "b/0.png") | {"a/list.csv": HEADER + "0.png,x\n"})
+    monkeypatch.chdir(tmp_path)
+    assert read(Path("set"), tmp_path / "set" / "a" / "list.csv")[0] == {"a/0.png": "x"}
+
+
+def test_splits_that_leave_nothing_to_train_with_are_said(tmp_path):
+    files = {"gt_test.txt": "0.png\ta\n1.png\tb\n"}
+    assert "they are ignored" in read(lay(tmp_path, images("0.png", "1.png") | files))[1][1]
+
+
+def test_answers_that_a_spreadsheet_changed_keep_their_sources(tmp_path):
+    rows = "0.png,sample,old,1,\n0.png,sample,new,2,\n1.png,model,b,3,look\n2.png,person,c,4,\n"
+    files = {"labels.csv": "filename,source,label,when,note\n" + rows}
+    found = find_labels(lay(tmp_path, images("0.png", "1.png", "2.png") | files), PATTERN, None)
+    splits = {(image.name, label): split for image, label, split in found.rows}
+    assert splits == {("0.png", "new"): "test", ("1.png", "b"): "model", ("2.png", "c"): ""}
 
 
 def test_notes_tell_what_was_not_as_usual(tmp_path):
@@ -568,7 +598,7 @@ def test_notes_tell_what_was_not_as_usual(tmp_path):
     assert said[1:] == [
         "labels.csv isn't in UTF-8 and was read as cp1252: check letters with accents; it says in its first "
         "line what separates columns, as Excel's files do.",
-        "1 names in lists match no image: no.png.",
+        "1 names in lists match no image, or several: no.png.",
         "gt.csv isn't used: it names no images.",
         "Skipped: 2 .heic, 1 .csv (save HEIC and AVIF as JPEG to have them read).",
     ]

@@ -141,9 +141,10 @@ def test_the_command_line_reads_folders_and_reports_bad_files(tmp_path, monkeypa
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no file that is always full")
 def test_a_full_disk_and_a_missing_archive_are_said_in_a_sentence():
-    command = [sys.executable, str(ROOT / "demo_app" / "ocr.py"), str(EXAMPLES[0]), "missing.zip"]
+    command = [sys.executable, str(ROOT / "demo_app" / "ocr.py"), str(EXAMPLES[0]), "missing.zip", "a" * 300]
     done = subprocess.run([*command, "--csv", "/dev/full"], capture_output=True, text=True)
     assert "missing.zip: There is no file missing.zip. Check its path." in done.stderr
+    assert f"{'a' * 300}: " in done.stderr
     assert done.returncode and "can't be written: No space left" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -14,6 +14,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # abo
 EXAMPLES = sorted((ROOT / "demo_app" / "Examples").iterdir())
 
 
+def test_at_least_one_worker_reads(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["read_many.py", "here", "--output", "there", "--workers", "0"])
+    with pytest.raises(SystemExit):
+        read_many.main()
+    assert "--workers must be at least 1" in capsys.readouterr().err
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """The command as a function of its arguments, which returns its exit status and what it says last."""

@@ -188,9 +188,14 @@ def scan(
     reject(table["detail"] != "", "unreadable")
     reject(table["label"] == "", "no label")
     reject(table["contrast"] < MIN_CONTRAST, "nearly blank")
+    # Of copies, those of the test split count first, and those that a network labelled last.
+    order = table["split"].map({"test": 0, "validation": 1, "model": 3}).fillna(2)
+    by_order = table.loc[order.sort_values(kind="stable").index]
+    by_person = table["digest"].isin(usable().query("split != 'model'")["digest"])
+    reject((table["split"] == "model") & by_person, "duplicate file")
     unclear = usable().groupby("digest")["label"].transform("nunique") > 1
     reject(unclear, "same image with different labels")
-    reject(usable().duplicated("digest"), "duplicate file")
+    reject(by_order[by_order.index.isin(usable().index)].duplicated("digest"), "duplicate file")
     kept = usable()
     if lines == 2 and (turned := next((label for label in kept["label"] if reorder(label) != label), "")):
         raise DatasetError(
@@ -225,7 +230,8 @@ def split(
     Args:
         table: Has the column `label`, and maybe `split`: images for "validation" or "test" there are all of
             that split, unless `fold` or `split_by` asks for something else, or all have one. Images
-            for "model", whose labels a network gave, are only trained with, whatever `labels` is.
+            for "model", whose labels a network gave, are only trained with, whatever `labels` is, or left out
+            where `split_by` puts their label elsewhere.
         seed: Of the shuffle.
         fold: Which of ten test splits to take, 0 to 9; None takes the test split that is given, else 0.
         labels: How many images go to training and validation together, a ninth of them to validation;

@@ -30,7 +30,7 @@ SYNTHETIC = re.compile(r"synthetic(?::([1-9]\d{0,5}))?", re.ASCII)
 REACH_SECONDS = 10  # until a site must have answered at all: the wait where there is no network
 STALL_SECONDS = 60  # without a new byte until a download is given up
 END_BYTES = 1 << 20  # of a Parquet file, where its columns are named
-MAX_MEMBERS, MAX_BYTES = 200_000, 4 << 30  # of an unpacked archive, so that no bomb fills the disk
+MAX_MEMBERS, MAX_BYTES = 200_000, 4 << 30  # of an archive, so that no bomb fills the disk
 BROKEN = (  # what zipfile raises: the last three where a name is that of a file and of a folder
     zipfile.BadZipFile,
     zlib.error,
@@ -361,6 +361,10 @@ def fetch(dataset: str, folder: Path, seed: int) -> tuple[Path, str]:
         print(f"{error} Going on with synthetic look-alikes.")
         return fetch("synthetic", folder, seed)
     except OSError as error:
+        if error.filename and Path(error.filename).is_relative_to(path):
+            raise DatasetError(
+                f"{dataset} can't be read ({error.strerror}): check its path and permissions."
+            ) from error
         raise DatasetError(
             f"{dataset} can't be kept in {folder} ({error}): make room, or choose another folder."
         ) from error

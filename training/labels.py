@@ -1,5 +1,6 @@
 """Where the labels of a folder of images come from: lists, texts beside the images, folders or names."""
 
+import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -19,11 +20,14 @@ OTHER_LISTS = {".xml", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pkl", ".h5", "
 LIST_LIKE = re.compile(
     r"label|annot|transcri|caption|meta_?data|truth|(?:^|[\W_])gt(?:[\W_]|$)", re.IGNORECASE
 )
-ABOUT = re.compile(r"(?:read_?me|licen[cs]e|notice|citation|requirements)\b", re.IGNORECASE)
-CAMERA = re.compile(
-    r"(?:img|dscn?|pxl|image|photo|screenshot|scan|frame|crop|word)[^a-z]*\d|(?=\d*[a-f])[\da-f-]{16,}$"
+ABOUT = re.compile(
+    r"(?:read_?me|licen[cs]e|notice|citation|requirements)\b(?!.*(?:plate|number))", re.IGNORECASE
 )
-COPY = re.compile(r"(?: \(\d+\)| - (?:copy|kopie|copie|copia)(?: \(\d+\))?| copy(?: \d+)?)$", re.IGNORECASE)
+CAMERA = re.compile(
+    r"(?:img|dscn?|pxl|image|photo|screenshot|scan|frame|crop|word|page|whatsapp image)[^a-z]*\d"
+    r"|(?=\d*[a-f])[\da-f-]{16,}$|\d{8}[_-]\d{6}"
+)
+COPY = r"(?: \(\d+\)| - (?:copy|kopie|copie|copia)(?: \(\d+\))?| copy(?: \d+)?)"
 FEW = 10  # files, below which names in a folder tell too little
 HOW = (
     'Set LABEL_FROM to the path of a list, to "name" or to "folder"; docs/own_images.md shows how. '
@@ -95,9 +99,12 @@ def pair_lists(
 def find_texts(images: list[Path], files: list[Path]) -> dict[Path, Path]:
     """Find the files with the texts of single images: NAME.gt.txt, else NAME.txt where most have one."""
     present, found = {path for path in files if path.suffix == ".txt"}, {}
+    bases = {image.with_suffix("") for image in images}
     for suffix in (".gt.txt", ".txt"):
         for image in images if present else ():
             for name in (image.stem, Path(image.stem).stem):  # of Calamari's NAME.nrm.png
+                if name != image.stem and image.parent / name in bases:
+                    continue  # the text is another image's
                 if (path := image.parent / (name + suffix)) in present:
                     found.setdefault(image, path)
         if found and (suffix == ".gt.txt" or len(found) * 2 >= len(images)):
@@ -185,10 +192,10 @@ def note_names(labels: list[str]) -> Iterator[str]:
         yield "These look like serial numbers, not labels: one prefix, then numbers."
     elif len(prefix := os.path.commonprefix(labels)) > 2:  # noqa: RUF071, of letters
         yield f"All labels begin with {prefix!r}: LABEL_PATTERN can leave that out."
-    if copies := [label for label in labels if COPY.search(label)]:
+    if copies := [label for label in labels if re.search(COPY + "$", label, re.IGNORECASE)]:
         yield (
             f"{len(copies)} labels end like those of copies ({copies[0]!r}): delete these files, "
-            r"or set LABEL_PATTERN to '(.+?)(?: \(\d+\)| - .*)?$'."
+            f"or set LABEL_PATTERN to '(?i)(.+?){COPY}?$'."
         )
 
 
@@ -218,11 +225,15 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         paths = [path for path in others if path.suffix.lower() in READERS and path not in beside]
         lists, faults = read_lists([path for path in paths if not ABOUT.match(path.name)], names)
         for path, error in list(faults.items()):
-            if not (isinstance(error, ListError) or LIST_LIKE.search(path.stem)):
+            is_damaged = isinstance(error.__cause__ or error, OSError | UnicodeError | json.JSONDecodeError)
+            is_list = isinstance(error, ListError) or LIST_LIKE.search(path.stem)
+            if not is_list and (not is_damaged or path.suffix.lower() == ".txt"):
                 del faults[path]
     elif label_from not in ("name", "folder"):
         given = Path(str(label_from)).expanduser()
         path = next((path for path in (given, folder / given, folder.parent / given) if path.exists()), given)
+        if (real := path.resolve()).is_relative_to(folder.resolve()):
+            path = folder / real.relative_to(folder.resolve())
         lists, faults = read_lists([path], names)
     if faults and not lists and not texts and (is_open or label_from is not None):
         path, error = next(iter(faults.items()))
@@ -240,7 +251,7 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         notes += [f"{relative(path)} {found.note}." for path, found in lists.items() if found.note]
         if missing:
             some = show(name for name, _ in missing)
-            notes.append(f"{len(missing):,} names in lists match no image: {some}.")
+            notes.append(f"{len(missing):,} names in lists match no image, or several: {some}.")
     elif texts:
         read = {image: read_one_text(path) for image, path in texts.items()}
         labels = [read[image][0] if image in read else "" for image in images]
@@ -261,10 +272,17 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
     if not lists:
         rows = list(zip(images, labels, splits, strict=True))
     notes += [f"{relative(path)} isn't used: {error}." for path, error in faults.items()]
-    given = Counter(split for _, label, split in rows if label and split in ("test", "validation"))
+    all_splits = [split for _, label, split in rows if label]
+    given = Counter(split for split in all_splits if split in ("test", "validation"))
     if given:
         some = " and ".join(f"{split} ({number:,} images)" for split, number in given.items())
-        notes.append(f"Lists or folders give the splits {some}; FOLD and SPLIT_BY can override them.")
+        is_all = given.total() == len(all_splits)
+        so = (
+            "as none is left to train with, they are ignored"
+            if is_all
+            else "FOLD and SPLIT_BY can override them"
+        )
+        notes.append(f"Lists or folders give the splits {some}; {so}.")
     if len(others) > len(used) or left_out:
         skipped = [path for path in others if path not in used]
         notes.append(f"Skipped: {describe_kinds(left_out + count_kinds(skipped))}.")

@@ -94,8 +94,13 @@ def take_columns(columns: list[Any], rows: list[Sequence[Any]], is_image: IsImag
         raise ValueError("it names no images")
     text = find_text_column(columns)
     words = f"columns {show([columns[name]])} and {show([columns[text]])}"
+    simple = [simplify(column) for column in columns]
+    if {"source", "when"} <= {*simple}:  # the labelling page's answers, which a spreadsheet changed
+        last = {row[name]: row for row in rows if isinstance(row[name], str)}
+        sources = {key: str(row[simple.index("source")]) for key, row in last.items()}
+        return List(words, [(key, row[text]) for key, row in last.items()], sources=sources)
     splits: dict[str, str] = {}
-    for column in (number for number, word in enumerate(columns) if simplify(word) in ("split", "subset")):
+    for column in (number for number, word in enumerate(simple) if word in ("split", "subset")):
         found = {row[name]: find_split(str(row[column])) for row in rows if isinstance(row[name], str)}
         splits = {key: split for key, split in found.items() if split} | splits
     return List(words, [(row[name], row[text]) for row in rows], splits=splits)
@@ -246,23 +251,34 @@ def decode(content: bytes) -> tuple[str, str]:
     try:
         text = content.decode("utf-16" if is_wide else "utf-8-sig")
     except UnicodeDecodeError:
-        text, note = (
-            content.decode("cp1252"),
-            "isn't in UTF-8 and was read as cp1252: check letters with accents",
-        )
+        note = "isn't in UTF-8 and was read as cp1252: check letters with accents"
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError as error:
+            raise UnicodeError("it is neither in UTF-8 nor in cp1252: save it in UTF-8") from error
     if "\0" in text:
-        raise ValueError("it is not text")
+        raise UnicodeError("it is not text in UTF-8")
     return text, note
+
+
+def cut_rows(content: bytes, separator: str) -> bytes:
+    """Cut off a last row that was not written to its end; one that lacks only the line break is kept."""
+    end = content.rfind(b"\n") + 1
+    with suppress(csv.Error):
+        last = csv.reader([content[end:].decode(errors="replace")], delimiter=separator, strict=True)
+        if len(next(last, [])) == 4 and content.endswith(b'"'):
+            return content + b"\n"
+    return content[:end]
 
 
 def read_answers(content: bytes, separator: str) -> List:
     """Read what the labelling page writes: an image's last row counts, a row that was cut off does not."""
-    whole = content[: content.rfind(b"\n") + 1]
+    whole = cut_rows(content, separator)
     text, note = decode(whole)
     lines = [line for line in text.split("\n")[1:] if line.strip()]
     rows = [next(csv.reader([line], delimiter=separator)) for line in lines]  # each by itself
     last = {row[0]: row for row in rows if len(row) == 4}
-    if cut := sum(len(row) != 4 for row in rows) + (whole != content):
+    if cut := sum(len(row) != 4 for row in rows) + (len(whole) < len(content)):
         note += "; it " * bool(note) + f"has rows that were cut off and don't count: {cut}"
     pairs = [(name, row[1]) for name, row in last.items()]
     return List("columns filename and label", pairs, note, {name: row[2] for name, row in last.items()})

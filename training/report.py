@@ -1,6 +1,7 @@
 """The facts of a run, put together once: `results.json`, the model's `about.json`, the summary table."""
 
 import html
+import math
 import os
 import platform
 from datetime import date
@@ -65,7 +66,8 @@ def collect(
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "versions": versions(),
         "metrics": metrics,
-        "history": history.round(4).to_dict("list"),
+        # JSON has no number for the loss of an epoch that diverged.
+        "history": history.round(4).replace([math.inf, math.nan], None).to_dict("list"),
     }
 
 

@@ -53,7 +53,7 @@ def read_parameters(notebook: Path, words: list[list[str]]) -> dict[str, object]
     """Make parameters of names and texts: numbers, True, False and None of what looks so.
 
     Raises:
-        SystemExit: If the notebook has no such parameter, with a sentence.
+        SystemExit: If the notebook has no such parameter, or one needs a number, with a sentence.
     """
     known = papermill.inspect_notebook(notebook)
     parameters: dict[str, object] = dict(words)
@@ -65,6 +65,8 @@ def read_parameters(notebook: Path, words: list[list[str]]) -> dict[str, object]
             with contextlib.suppress(ValueError, SyntaxError):
                 word = text.title() if text.lower() in ("true", "false", "none") else text
                 parameters[name] = ast.literal_eval(word)
+        if re.match(r"-?[\d.]", known[name]["default"]) and not isinstance(parameters[name], int | float):
+            sys.exit(f"{name} must be a number, such as {known[name]['default']}, not {text}.")
     return parameters
 
 

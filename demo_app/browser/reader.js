@@ -83,7 +83,7 @@ const grey = (rgba, at) => (rgba[at] * 19595 + rgba[at + 1] * 38470 + rgba[at + 
 export async function openImage(blob, channels) {
   let image;
   try {
-    image = await createImageBitmap(blob, { colorSpaceConversion: "none", imageOrientation: "from-image" });
+    image = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
     throw new Error("The image is damaged, or this browser can't show its kind: save it as PNG or JPEG.");
   }
@@ -91,6 +91,7 @@ export async function openImage(blob, channels) {
   const [width, height] = [image.width, image.height].map((side) => Math.ceil(side * scale));
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0, width, height);
+  image.close();
   const pixels = () => context.getImageData(0, 0, width, height).data;
   let rgba = pixels();
   let [isClear, seen, light] = [false, 0, 0];
@@ -111,6 +112,7 @@ export async function openImage(blob, channels) {
     if (channels === 1) data[pixel] = grey(rgba, 4 * pixel);
     else data.set(rgba.subarray(4 * pixel, 4 * pixel + channels), channels * pixel);
   }
+  context.canvas.width = context.canvas.height = 0; // phones limit the memory of all canvases together
   return { data, width, height };
 }
 
@@ -236,7 +238,8 @@ export async function read(blob) {
   return {
     text: labels.map((label) => characters[label - 1]).join(""),
     confidence,
-    sure: isUsual && threshold !== null && confidence >= threshold,
+    // At 0.5 or below, another text may be more probable: Recognizer searches for it, this page doesn't.
+    sure: isUsual && threshold !== null && confidence >= threshold && confidence > 0.5,
   };
 }
 
