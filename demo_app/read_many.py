@@ -264,7 +264,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         status = "The same command continues where it stopped."
     except OSError as error:  # a full disk
-        status = (
-            f"The texts can't be written ({error.strerror}). The same command continues where it stopped."
-        )
+        status = f"{error}. The same command continues where it stopped."
     sys.exit(status)

@@ -35,7 +35,7 @@ class LabelFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.is_utf8 = folder / "labels.csv", True
+        self.path, self.is_changed = folder / "labels.csv", False
         self.lock = FileLock(folder / ".labels.lock", thread_local=False)
         try:
             self.lock.acquire(timeout=0)
@@ -57,21 +57,26 @@ class LabelFile:
         Raises:
             LabellingError: If it can't be read.
         """
-        if not self.path.exists() or not ANSWERS.match(self.path.read_bytes()):
+        if not self.path.exists():
             return None
+        is_usual = ANSWERS.match(self.path.read_bytes())
         try:
             found = read_list(self.path, lambda _: True)
         except ValueError as error:
+            if not is_usual:
+                return None
             raise LabellingError(f"{self.path} can't be read ({error}). Save it as CSV in UTF-8.") from error
+        if not (is_usual or found.sources):
+            return None
         if found.note:
             print(f"{self.path} {found.note}.")
-        self.is_utf8 = "UTF-8" not in found.note  # which says so if a spreadsheet saved it otherwise
+        self.is_changed = not is_usual or "UTF-8" in found.note  # as a spreadsheet saves it
         return {name: Label(text, found.sources[name]) for name, text in found.pairs}
 
     def append(self, new: dict[str, Label], known: dict[str, Label]) -> None:
         """Put answers on the disk.
 
-        All known ones come along if the file is missing, somebody else's or not in UTF-8.
+        All known ones come along if the file is missing, somebody else's, or changed by a spreadsheet.
 
         Raises:
             LabellingError: If they can't be written.
@@ -79,7 +84,7 @@ class LabelFile:
         try:
             exists = self.path.exists()
             with self.path.open("r+b") if exists else contextlib.nullcontext(io.BytesIO()) as file:
-                header = ANSWERS.match(file.read(100)) if self.is_utf8 else None
+                header = ANSWERS.match(file.read(100)) if not self.is_changed else None
                 if header:
                     start = max(0, file.seek(0, os.SEEK_END) - 10_000)
                     file.seek(start)
@@ -92,11 +97,11 @@ class LabelFile:
                 with unfinished.open("wb") as file:
                     _write(file, 0, HEADER + _rows(known | new, ","))
                 if exists:
-                    kind = "csv" if self.is_utf8 else "old"  # old answers are no list beside the new ones
+                    kind = "old" if self.is_changed else "csv"  # old answers are no list beside the new ones
                     before = f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.{kind}"
                     self.path.rename(self.path.with_name(before))
                 unfinished.replace(self.path)
-                self.is_utf8 = True
+                self.is_changed = False
         except OSError as error:
             raise LabellingError(
                 f"Your answer was not saved: {self.path} can't be written ({error.strerror}). Correct this "

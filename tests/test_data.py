@@ -97,12 +97,14 @@ def test_of_copies_a_persons_count(drawn, tmp_path):
     rows = [
         f'"a/{name}","x","model","1"\n"b/{name}","{Path(name).stem}","sample","1"\n' for name in names[:9]
     ]
-    rows += [f'"{place}/{name}","{Path(name).stem}","person","1"\n' for name in names[9:] for place in "ab"]
+    for place, source in (("a", "person"), ("b", "sample")):
+        rows += [f'"{place}/{name}","{Path(name).stem}","{source}","1"\n' for name in names[9:12]]
+    rows += [f'"{place}/{name}","{Path(name).stem}","person","1"\n' for name in names[12:] for place in "ab"]
     (folder / "labels.csv").write_text('"filename","label","source","when"\n' + "".join(rows))
     table, rejected, _ = scan(folder, "(.+)")
     assert len(table) == len(names) and set(rejected["problem"]) == {"duplicate file"}
     assert list(table["label"]) == [Path(path).stem for path in table["path"]]
-    assert sum(table["split"] == "test") == 9
+    assert sum(table["split"] == "test") == 12
 
 
 def test_images_with_two_labels_are_rejected(drawn, tmp_path):

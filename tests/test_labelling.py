@@ -623,6 +623,25 @@ def test_a_last_row_without_its_line_break_counts_and_stays(tmp_path, header):
     assert len(path.read_bytes().splitlines()) == 4
 
 
+def test_answers_that_a_spreadsheet_changed_go_on(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("filename,label,source,when,note\na.png,x,sample,1,\nb.png,y,model,2,see\n")
+    for name in "ab":
+        draw(tmp_path / f"{name}.png", 0)
+    file = LabelFile(tmp_path)
+    known = file.load()
+    assert known == {"a.png": Label("x", "sample"), "b.png": Label("y", "model")}
+    file.append({"b.png": Label("z", "person")}, known)
+    file.append({"b.png": Label("zz", "person")}, known)
+    assert file.load() == {"a.png": Label("x", "sample"), "b.png": Label("zz", "person")}
+    assert len([*tmp_path.glob("labels_before_*.old")]) == 1
+    found = labelling.find_labels(tmp_path, labelling.PATTERN, None)
+    assert {(image.name, label, split) for image, label, split in found.rows} == {
+        ("a.png", "x", "test"),
+        ("b.png", "zz", ""),
+    }
+
+
 @pytest.mark.parametrize("cut", range(2, 52, 3))
 def test_a_row_that_was_cut_off_is_no_obstacle(tmp_path, cut):
     file = LabelFile(tmp_path)

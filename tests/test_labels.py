@@ -572,6 +572,34 @@ def test_a_list_by_its_whole_path_is_the_same_as_by_a_relative_one(tmp_path, mon
     assert read(Path("set"), tmp_path / "set" / "a" / "list.csv")[0] == {"a/0.png": "x"}
 
 
+def test_a_link_to_a_list_stands_where_it_lies(tmp_path):
+    files = {"store/list.csv": HEADER + "0.png,x\n"}
+    lay(tmp_path, images("a/0.png", "b/0.png") | files)
+    (tmp_path / "a" / "list.csv").symlink_to(tmp_path / "store" / "list.csv")
+    assert read(tmp_path, tmp_path / "a" / "list.csv")[0] == {"a/0.png": "x"}
+
+
+def test_the_text_of_another_image_is_not_taken(tmp_path):
+    files = images("3.png", "3.50.png", "4.png", "4.bin.png") | {"3.gt.txt": "x", "4.gt.txt": "y"}
+    assert read(lay(tmp_path, files))[0] == {"3.png": "x", "4.png": "y", "4.bin.png": "y"}
+
+
+def test_settings_are_no_list(tmp_path):
+    files = {"settings.json": '{"size": 3} // of the scanner'}
+    assert read(lay(tmp_path, images("k4mz.png", "w2pq.png") | files))[0]["k4mz.png"] == "k4mz"
+
+
+def test_a_table_that_only_looks_like_answers_is_read_as_any_other(tmp_path):
+    rows = [{"file": "0.png", "label": label, "source": "web", "when": "1"} for label in ("a", "b")]
+    rows.append({"file": "1.png", "label": None, "source": "person", "when": "1"})
+    found = find_labels(lay(tmp_path, images("0.png", "1.png") | {"x.json": json.dumps(rows)}), PATTERN, None)
+    assert {(image.name, label) for image, label, _ in found.rows} == {
+        ("0.png", "a"),
+        ("0.png", "b"),
+        ("1.png", ""),
+    }
+
+
 def test_splits_that_leave_nothing_to_train_with_are_said(tmp_path):
     files = {"gt_test.txt": "0.png\ta\n1.png\tb\n"}
     assert "they are ignored" in read(lay(tmp_path, images("0.png", "1.png") | files))[1][1]

@@ -188,8 +188,8 @@ def scan(
     reject(table["detail"] != "", "unreadable")
     reject(table["label"] == "", "no label")
     reject(table["contrast"] < MIN_CONTRAST, "nearly blank")
-    # Of copies, those of the test split count first, and those that a network labelled last.
-    order = table["split"].map({"test": 0, "validation": 1, "model": 3}).fillna(2)
+    # Of copies, those of the test split count first; those that a network labelled don't beside others.
+    order = table["split"].map({"test": 0, "validation": 1}).fillna(2)
     by_order = table.loc[order.sort_values(kind="stable").index]
     by_person = table["digest"].isin(usable().query("split != 'model'")["digest"])
     reject((table["split"] == "model") & by_person, "duplicate file")

@@ -99,12 +99,11 @@ def pair_lists(
 def find_texts(images: list[Path], files: list[Path]) -> dict[Path, Path]:
     """Find the files with the texts of single images: NAME.gt.txt, else NAME.txt where most have one."""
     present, found = {path for path in files if path.suffix == ".txt"}, {}
-    bases = {image.with_suffix("") for image in images}
     for suffix in (".gt.txt", ".txt"):
         for image in images if present else ():
             for name in (image.stem, Path(image.stem).stem):  # of Calamari's NAME.nrm.png
-                if name != image.stem and image.parent / name in bases:
-                    continue  # the text is another image's
+                if name != image.stem and image.stem.removeprefix(name)[1:].isdigit():
+                    continue  # 3.50.png is not a kind of 3.png
                 if (path := image.parent / (name + suffix)) in present:
                     found.setdefault(image, path)
         if found and (suffix == ".gt.txt" or len(found) * 2 >= len(images)):
@@ -225,14 +224,16 @@ def find_labels(folder: Path, pattern: str, label_from: str | Path | None) -> La
         paths = [path for path in others if path.suffix.lower() in READERS and path not in beside]
         lists, faults = read_lists([path for path in paths if not ABOUT.match(path.name)], names)
         for path, error in list(faults.items()):
-            is_damaged = isinstance(error.__cause__ or error, OSError | UnicodeError | json.JSONDecodeError)
+            is_damaged = isinstance(cause := error.__cause__ or error, OSError | UnicodeError)
+            if isinstance(cause, json.JSONDecodeError):  # settings have comments, too
+                is_damaged = any(suffix in cause.doc.lower() for suffix in SUFFIXES)
             is_list = isinstance(error, ListError) or LIST_LIKE.search(path.stem)
             if not is_list and (not is_damaged or path.suffix.lower() == ".txt"):
                 del faults[path]
     elif label_from not in ("name", "folder"):
         given = Path(str(label_from)).expanduser()
         path = next((path for path in (given, folder / given, folder.parent / given) if path.exists()), given)
-        if (real := path.resolve()).is_relative_to(folder.resolve()):
+        if (real := path.parent.resolve() / path.name).is_relative_to(folder.resolve()):
             path = folder / real.relative_to(folder.resolve())
         lists, faults = read_lists([path], names)
     if faults and not lists and not texts and (is_open or label_from is not None):

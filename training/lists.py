@@ -95,9 +95,10 @@ def take_columns(columns: list[Any], rows: list[Sequence[Any]], is_image: IsImag
     text = find_text_column(columns)
     words = f"columns {show([columns[name]])} and {show([columns[text]])}"
     simple = [simplify(column) for column in columns]
-    if {"source", "when"} <= {*simple}:  # the labelling page's answers, which a spreadsheet changed
-        last = {row[name]: row for row in rows if isinstance(row[name], str)}
-        sources = {key: str(row[simple.index("source")]) for key, row in last.items()}
+    last = {row[name]: row for row in rows if isinstance(row[name], str)}
+    sources = {key: row[simple.index("source")] for key, row in last.items()} if "source" in simple else {}
+    if sources and "when" in simple and {*sources.values()} <= {"given", "person", *SOURCES}:
+        # The labelling page's answers, which a spreadsheet changed.
         return List(words, [(key, row[text]) for key, row in last.items()], sources=sources)
     splits: dict[str, str] = {}
     for column in (number for number, word in enumerate(simple) if word in ("split", "subset")):
@@ -266,7 +267,8 @@ def cut_rows(content: bytes, separator: str) -> bytes:
     end = content.rfind(b"\n") + 1
     with suppress(csv.Error):
         last = csv.reader([content[end:].decode(errors="replace")], delimiter=separator, strict=True)
-        if len(next(last, [])) == 4 and content.endswith(b'"'):
+        is_whole = content[-1:] == b'"' or content[end : end + 1] != b'"'  # the page quotes all cells
+        if len(next(last, [])) == 4 and is_whole:
             return content + b"\n"
     return content[:end]
 
@@ -356,14 +358,14 @@ def read_list(path: Path, is_image: IsImage) -> List:
         raise ListError("no installed package can read it: save it as CSV in UTF-8") from error
     except Exception as error:  # whatever the packages for these formats raise
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-    if found.sources:  # a person has seen these
-        return found
     pairs = [(name, "" if label is None else label) for name, label in found.pairs]
     for number, (name, label) in enumerate(pairs, start=1):
         if not (isinstance(name, str) and isinstance(label, str)):
             raise ListError(f"filename and label of entry {number} must be texts")
-        if {"\n", "\r", "\t"} & set(label.strip()):
+        if not found.sources and {"\n", "\r", "\t"} & set(label.strip()):
             raise ListError(f"the label of entry {number} has a line break or a tab")
+    if found.sources:  # a person has seen these
+        return found._replace(pairs=pairs)
     if sum(bool(POSITIONS.match(label)) for _, label in pairs) > len(pairs) / 2:
         raise ListError("it contains bounding boxes: crop the lines of text, and list the crops")
     if pairs and all(WORD_NUMBER.search(f"{name}\n{label}") for name, label in pairs):
