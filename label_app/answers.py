@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ class LabelFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.is_changed = folder / "labels.csv", False
+        self.path, self.is_changed, self.stamp = folder / "labels.csv", False, None
         self.lock = FileLock(folder / ".labels.lock", thread_local=False)
         try:
             self.lock.acquire(timeout=0)
@@ -59,6 +60,7 @@ class LabelFile:
         """
         if not self.path.exists():
             return None
+        self.stamp = _stamp(self.path)
         is_usual = ANSWERS.match(self.path.read_bytes())
         try:
             found = read_list(self.path, lambda _: True)
@@ -83,6 +85,8 @@ class LabelFile:
         """
         try:
             exists = self.path.exists()
+            if exists and _stamp(self.path) != self.stamp:  # a spreadsheet saved it in the meantime
+                known = known | (self.load() or {})
             with self.path.open("r+b") if exists else contextlib.nullcontext(io.BytesIO()) as file:
                 header = ANSWERS.match(file.read(100)) if not self.is_changed else None
                 if header:
@@ -99,14 +103,20 @@ class LabelFile:
                 if exists:
                     kind = "old" if self.is_changed else "csv"  # old answers are no list beside the new ones
                     before = f"labels_before_{time.strftime('%Y%m%d-%H%M%S')}.{kind}"
-                    self.path.rename(self.path.with_name(before))
+                    shutil.copyfile(self.path, self.path.with_name(before))
                 unfinished.replace(self.path)
                 self.is_changed = False
+            self.stamp = _stamp(self.path)
         except OSError as error:
             raise LabellingError(
                 f"Your answer was not saved: {self.path} can't be written ({error.strerror}). Correct this "
                 "and answer again."
             ) from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _rows(labels: dict[str, Label], separator: str) -> bytes:

@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import html
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -90,8 +91,9 @@ CSS = """
 """
 LISTEN = """() => {
     const part = id => document.getElementById(id)
-    const field = part("text"), folder = part("answer").dataset.folder, pictures = new Map(), past = []
+    const field = part("text"), folder = part("answer").dataset.folder, pictures = new Map()
     let mode = "label", items = [], shown = null, is_old = false, is_touched = false, busy = false
+    let past = [], turn = 0  // what was answered, and where in it "back" is
     let is_lost = false, timer
     const say = words => {if (part("said").textContent !== words) part("said").textContent = words}
     const look_again = () => {
@@ -119,7 +121,7 @@ LISTEN = """() => {
         const request = {method: "POST", headers, body: JSON.stringify({folder, mode, answer})}
         let response
         try {
-            response = await fetch("label/next", request)
+            response = await fetch("label/next", {...request, signal: AbortSignal.timeout(60000)})
         } catch {
             const lost = answer ? "Your answer was not saved: the" : "The"
             throw Error(`${lost} server has stopped. Start it, then answer again.`)
@@ -159,6 +161,7 @@ LISTEN = """() => {
             say(mode === "label" ? "Every image has a label." : "Every label has been checked.")
             return
         }
+        say("")
         const boxes = item.marks.map(mark => {
             const box = document.createElement("div")
             for (const side of ["left", "top", "width", "height"]) box.style[side] = 100 * mark[side] + "%"
@@ -209,7 +212,8 @@ LISTEN = """() => {
         busy = true
         try {
             await post({name: item.name, text, guess: item.guess})
-            if (text !== null) past.push({...item, label: text})
+            if (text !== null) past = [...past.filter(old => old.name !== item.name), {...item, label: text}]
+            turn = past.length
             say("")
             if (mode === own) show(items[0])
         } catch (error) {
@@ -220,7 +224,7 @@ LISTEN = """() => {
     }
     const back = () => {
         if (busy) return
-        if (past.length) show(past.pop(), true)
+        if (turn > 0) show(past[--turn], true)
         else say("There is nothing to go back to.")
     }
     window.labelling = {
@@ -380,7 +384,7 @@ def build(labelling: Labelling) -> gr.Blocks:
             f"This folder is a complete app: `{folder}`\n\nIts folder `Examples` may hold your images: "
             "check that you may publish them. Upload all of it as a Hugging Face Space, in your browser or "
             "with\n\n```bash\npip install huggingface_hub\nhf auth login\n"
-            f"hf upload YOUR_NAME/ocr '{folder}' . --repo-type space\n```"
+            f"hf upload YOUR_NAME/ocr {shlex.quote(str(folder))} . --repo-type space\n```"
         )
 
     with gr.Blocks(title="Label images", analytics_enabled=False) as page:

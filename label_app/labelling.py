@@ -87,6 +87,8 @@ class Labelling:
         self.ignore_case = dict(parameters).get("IGNORE_CASE", "").lower() == "true"
         self.file, self.changed = LabelFile(folder), threading.Condition()
         self.names: list[str] = []
+        self.sample: set[int] = set()  # and what is to be labelled yet
+        self.mode = "label"  # what is asked for
         self.numbers: dict[str, int] = {}
         self.guesses: list[tuple[str, list[dict[str, Any]]] | None] = []
         self.state = np.zeros(0, STATE)
@@ -104,7 +106,7 @@ class Labelling:
             {name: Label(clean(text, self.ignore_case)[0], source) for name, (text, source) in found.items()}
         )
         source = self.state["source"]
-        self.sample = set(np.flatnonzero(source == SAMPLE).tolist())  # and what is to be labelled yet
+        self.sample |= set(np.flatnonzero(source == SAMPLE).tolist())
         self.sample_size = min(MAX_SAMPLE, int(SAMPLE_SHARE * (source != GIVEN).sum()))
         self.queues: dict[str, list[int]] = {"label": [], "check": []}
         self.skipped: dict[int, None] = {}
@@ -147,6 +149,7 @@ class Labelling:
         if not os.path.isdir(self.folder):  # noqa: PTH112, which may raise
             raise LabellingError(f"The folder {self.folder} is away. Connect its disk again, or restore it.")
         with self.changed:
+            self.mode = mode
             queue = self.queues[mode] = [number for number in self.queues[mode] if self._is_there(number)]
             while len(queue) < AHEAD and (number := self._choose(mode)) is not None:
                 if self._is_there(number):
@@ -336,6 +339,7 @@ class Labelling:
             empty = np.zeros((len(new), self.thumbnails.shape[1]), np.float32)
             self.thumbnails = np.concatenate([self.thumbnails, empty]) if len(self.thumbnails) else empty
             self._note({name: self.labels[name] for name in new if name in self.labels})
+            self.sample |= set(np.flatnonzero(self.state["source"] == SAMPLE).tolist())
 
     def _find_given(self) -> dict[str, Label]:
         """Find the labels that the folder came with; names of files are only suggested."""
@@ -401,7 +405,10 @@ class Labelling:
             number = int(is_free.argmax())
             self.sample.add(number)
             return number
-        known = np.flatnonzero(is_free & (state["round"] > 0) & ~state["copy"])
+        read = is_free & ~state["copy"]
+        known = np.flatnonzero(read & (state["round"] == self.round))
+        if not known.size:  # by the model of now
+            known = np.flatnonzero(read & (state["round"] > 0))
         others = [*np.flatnonzero(np.isin(state["source"], (SAMPLE, PERSON))).tolist(), *queued]
         while known.size:
             drawn = known if known.size <= DRAWN else known[self.chance.integers(known.size, size=DRAWN)]
@@ -421,16 +428,16 @@ class Labelling:
         return next((number for number in self.skipped if number not in queued and is_left[number]), None)
 
     def _sort_labels(self) -> None:
-        """Put first what the model reads differently, above all where it is confident."""
+        """Put first what the model reads differently, above all where it is sure; last what is unread."""
         doubts = {}
         for name, label in self.labels.items():
             number = self.numbers.get(name)
-            if number is None or self.state["gone"][number]:
+            if number is None or self.state["gone"][number] or number in self.checked:
                 continue
-            if self.guesses[number] and number not in self.checked:
-                confidence = float(self.state["confidence"][number])
-                differs = self._text(number) != label.text
-                doubts[number] = -confidence if differs else confidence
+            confidence = float(self.state["confidence"][number])
+            differs = self._text(number) != label.text
+            is_read = self.state["round"][number] == self.round
+            doubts[number] = (-confidence if differs else confidence) if is_read else 2
         self.to_check.extend(sorted(doubts, key=doubts.__getitem__))
 
     def _text(self, number: int) -> str | None:
@@ -483,11 +490,12 @@ class Labelling:
             self._begin_round()
 
     def _unread(self) -> list[int]:
-        """List what is to be read next: what comes next, then the sample, then what has no label."""
+        """List what is to be read next: what comes next, the sample, what is asked for, all else."""
         is_stale = (self.state["round"] != self.round) & ~self.state["gone"]
         queued = [number for queue in self.queues.values() for number in queue if is_stale[number]]
         source = self.state["source"]
-        some = (np.flatnonzero(is_stale & kind) for kind in (source == SAMPLE, source == NO, source != NO))
+        is_next = (source == NO) == (self.mode == "label")
+        some = (np.flatnonzero(is_stale & kind) for kind in (source == SAMPLE, is_next, ~is_next))
         return queued or next((numbers[:READ_TOGETHER].tolist() for numbers in some if numbers.size), [])
 
     def _read_on(self) -> None:
@@ -518,14 +526,16 @@ class Labelling:
                 for number, reading, some in zip(numbers, readings, seen, strict=True):
                     if some is None:
                         self.state["gone"][number] = True
-                        age = time.time() - _changed_at(self.folder / self.names[number]) / 1e9
-                        if 0 <= age < STILL_COPIED:
+                        changed = _changed_at(self.folder / self.names[number])
+                        if not changed or 0 <= time.time() - changed / 1e9 < STILL_COPIED:
                             self.folders = {}  # so that it is looked for again
                     elif number_of_round == self.round:
                         self.guesses[number], self.thumbnails[number] = some
                         self.state["confidence"][number] = reading.confidence if reading.text else 0
                         self.state["sure"][number] = reading.sure
                         self.state["round"][number] = self.round
+                        if self.names[number] in self.labels:
+                            self.to_check.clear()  # it is sorted anew
                 self.changed.notify_all()
 
     def _open(self, number: int, channels: int) -> np.ndarray | ImageError:

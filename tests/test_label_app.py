@@ -136,6 +136,10 @@ def test_a_session_needs_no_mouse(page, images):
     wait_for_next(page, name)
     expected += [(second, ""), (name, truth[name])]
     assert rows(folder) == expected
+    for expected_name in (name, second):
+        page.keyboard.press("ArrowUp")
+        assert name_of(page) == expected_name
+    page.keyboard.press("ArrowDown")
     for _ in range(len(truth) - 3):
         name = shown(page)
         assert name != skipped

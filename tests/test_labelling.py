@@ -369,6 +369,59 @@ def test_a_folder_may_be_away_for_a_while(begin, monkeypatch):
     assert rows(session.folder)[-1][:2] == (name, "y") and session.status()["images"] == 10
 
 
+def test_images_that_were_away_while_they_were_read_come_back(begin, monkeypatch):
+    session = begin(10)
+    monkeypatch.setattr(labelling, "LOOK_SECONDS", 3600)
+    away = session.folder.rename(session.folder.with_name("away"))
+    with session.changed:
+        session._begin_round()
+    wait_until(lambda: session.state["gone"].all())
+    away.rename(session.folder)
+    monkeypatch.setattr(labelling, "LOOK_SECONDS", 0.05)
+    wait_until(lambda: session.status()["images"] == 10 == session.status()["read"])
+
+
+def test_images_of_the_sample_that_come_back_stay_in_it(begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "LOOK_SECONDS", 0.05)
+    draw(tmp_path / "images" / "below" / "a.png", 7)
+    answers = '"filename","label","source","when"\n"below/a.png","x","sample","1"\n'
+    (tmp_path / "images" / "labels.csv").write_text(answers)
+    away = (tmp_path / "images" / "below").rename(tmp_path / "away")
+    session = begin(20)
+    away.rename(session.folder / "below")
+    wait_until(lambda: "below/a.png" in session.numbers)
+    session.answer("below/a.png", "y")
+    assert rows(session.folder)[-1] == ("below/a.png", "y", "sample")
+
+
+def test_labels_that_are_not_read_yet_are_checked_last(begin):
+    reader = Reader(confidences=[0.9] * 40)
+    listed = "".join(f"{number:03}.png,t{number}\n" for number in range(20))
+    session = begin(40, reader, labels_csv="filename,label\n" + listed)
+    wait_until(lambda: all(session.guesses))
+    with session.changed:
+        session.state["round"][:10] = 0
+        session.to_check.clear()
+        session._sort_labels()
+        stale = {number for number in range(40) if session.state["round"][number] == 0}
+        labelled = {session.numbers[name] for name in session.labels}
+        assert {*session.to_check} == labelled
+        assert {*list(session.to_check)[len(labelled - stale) :]} == labelled & stale
+
+
+def test_what_the_model_of_now_has_read_comes_first(begin):
+    session = begin(40, Reader(confidences=[0.9] * 40))
+    label_some(session, 8)  # the sample
+    with session.changed:
+        session.round = 2
+        session.queues["label"].clear()
+        free = [number for number in range(40) if not session.state["source"][number]]
+        session.state["round"] = 1
+        session.state["round"][free[5]] = 2
+        session.state["confidence"][free[9]] = 0.1
+        assert session._choose("label") == free[5]
+
+
 def test_an_alphabet_that_is_known_keeps_the_first_model_to_it(begin):
     reader = Reader()
     session = begin(60, reader=reader)
@@ -640,6 +693,20 @@ def test_answers_that_a_spreadsheet_changed_go_on(tmp_path):
         ("a.png", "x", "test"),
         ("b.png", "zz", ""),
     }
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "cp1252"])
+def test_what_a_spreadsheet_saves_in_the_meantime_is_kept(tmp_path, coding):
+    file = LabelFile(tmp_path)
+    known = {"a.png": Label("ü", "sample"), "b.png": Label("b", "person")}
+    file.append(known, {})
+    more = "" if coding == "cp1252" else ",note"
+    text = f"filename,label,source,when{more}\na.png,ü,sample,1,\nb.png,Á,person,2,\n"
+    file.path.write_text(text if more else text.replace(",\n", "\n"), encoding=coding)
+    file.append({"c.png": Label("c", "person")}, known)
+    expected = {"a.png": Label("ü", "sample"), "b.png": Label("Á", "person"), "c.png": Label("c", "person")}
+    assert file.load() == expected and file.path.read_bytes().startswith(b'"filename"')
+    assert [path.suffix for path in tmp_path.glob("labels_before_*")] == [".old"]
 
 
 @pytest.mark.parametrize("cut", range(2, 52, 3))

@@ -584,6 +584,16 @@ def test_the_text_of_another_image_is_not_taken(tmp_path):
     assert read(lay(tmp_path, files))[0] == {"3.png": "x", "4.png": "y", "4.bin.png": "y"}
 
 
+def test_answers_to_images_that_are_gone_go_to_no_other(tmp_path):
+    header = '"filename","label","source","when"\n'
+    rows = '"a/0.png","a","sample","1"\n"b/0.png","b","person","1"\n"a/1.png","c","person","1"\n'
+    lay(tmp_path, images("b/0.png", "b/1.png") | {"labels.csv": header + rows})
+    assert read(tmp_path)[0] == {"b/0.png": "b"}
+    moved = lay(tmp_path / "b", {"labels.csv": header + rows.replace("b/0.png", "x/0.png")})
+    (tmp_path / "labels.csv").unlink()
+    assert read(moved)[0]["1.png"] == "c"
+
+
 def test_settings_are_no_list(tmp_path):
     files = {"settings.json": '{"size": 3} // of the scanner'}
     assert read(lay(tmp_path, images("k4mz.png", "w2pq.png") | files))[0]["k4mz.png"] == "k4mz"

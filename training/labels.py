@@ -72,6 +72,8 @@ def pair_lists(
         for name, label in found.pairs:
             exact = path.parent / name  # with spaces around it, too
             image, is_sure = (exact, True) if exact in known else names.find(name, path.parent)
+            if found.sources and own and image != exact:
+                image = None  # the answer is to a file that is gone
             if image and found.sources:
                 answers[image] = label, SOURCES.get(found.sources[name], "")
             else:
