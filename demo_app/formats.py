@@ -43,7 +43,7 @@ class Format:
         if found := UNSAFE.search(regex.sub(r"\\\W", "_", pattern)):  # without escaped brackets
             raise FormatError(
                 f"The pattern may not contain {found[0]!r}. "
-                "Repeat characters or classes, as in [A-Z]{2}\\d+."
+                "Repeat characters or classes, as in [A-Z]{2}\\d+. In a class, put a \\ before ( ) { * +."
             )
         try:
             self._compiled = regex.compile(pattern or ".*")

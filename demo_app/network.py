@@ -146,6 +146,8 @@ def load_network(folder: Path, shape: Shape, runtime: str | None) -> Network:
         return lambda images: session.run(None, {"image": prepare(images, shape)})[0]
     if runtime != "tensorflow":
         raise ModelError(f'RUNTIME is {runtime!r}; set it to "tensorflow" or "onnx".')
+    if installed == "onnx":
+        raise ModelError("RUNTIME is tensorflow, but TensorFlow isn't installed. Unset RUNTIME.")
     with quiet():
         import tensorflow as tf
     model = tf.saved_model.load(folder / "ocr_model")

@@ -95,6 +95,12 @@ def test_without_onnxruntime_a_sentence_says_what_to_install(found, words, monke
         ocr.Recognizer()
 
 
+def test_without_tensorflow_a_sentence_says_so(monkeypatch):
+    monkeypatch.setattr("network.find_spec", lambda name: None)
+    with pytest.raises(ocr.ModelError, match="TensorFlow isn't installed"):
+        ocr.Recognizer(runtime="tensorflow")
+
+
 def test_the_program_of_the_page_reads_as_it_stands(tmp_path):
     page = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
