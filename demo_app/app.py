@@ -294,8 +294,8 @@ def build(recognizer: Recognizer, readers: anyio.CapacityLimiter | None = None) 
                 )
         with gr.Tab("Many images") as many:
             gr.Markdown(
-                f"Add up to {MAX_CALL_FILES:,} files, each an image or a zip archive of up to 20 MB, and "
-                f"200 MB at once. Then read them: at most {MAX_FILES:,} images in all."
+                f"Add up to {MAX_CALL_FILES:,} images or zip archives, each of up to 20 MB, and 200 MB at a "
+                f"time. At most {MAX_FILES:,} images are read."
             )
             kinds = [*SUFFIXES, ".zip"]
             start = gr.Button("Read all", variant="primary", interactive=False)

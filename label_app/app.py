@@ -118,10 +118,11 @@ LISTEN = """() => {
     }
     const post = async answer => {
         const headers = {"Content-Type": "application/json"}
-        const request = {method: "POST", headers, body: JSON.stringify({folder, mode, answer})}
+        const body = JSON.stringify({folder, mode, answer}), signal = AbortSignal.timeout(60000)
+        const request = {method: "POST", headers, body, signal}
         let response
         try {
-            response = await fetch("label/next", {...request, signal: AbortSignal.timeout(60000)})
+            response = await fetch("label/next", request)
         } catch {
             const lost = answer ? "Your answer was not saved: the" : "The"
             throw Error(`${lost} server has stopped. Start it, then answer again.`)
@@ -214,7 +215,6 @@ LISTEN = """() => {
             await post({name: item.name, text, guess: item.guess})
             if (text !== null) past = [...past.filter(old => old.name !== item.name), {...item, label: text}]
             turn = past.length
-            say("")
             if (mode === own) show(items[0])
         } catch (error) {
             say(error.message)

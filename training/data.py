@@ -189,13 +189,13 @@ def scan(
     reject(table["label"] == "", "no label")
     reject(table["contrast"] < MIN_CONTRAST, "nearly blank")
     # Of copies, those of the test split count first; those that a network labelled don't beside others.
-    order = table["split"].map({"test": 0, "validation": 1}).fillna(2)
-    by_order = table.loc[order.sort_values(kind="stable").index]
+    ranks = {"test": 0, "validation": 1}
     by_person = table["digest"].isin(usable().query("split != 'model'")["digest"])
     reject((table["split"] == "model") & by_person, "duplicate file")
     unclear = usable().groupby("digest")["label"].transform("nunique") > 1
     reject(unclear, "same image with different labels")
-    reject(by_order[by_order.index.isin(usable().index)].duplicated("digest"), "duplicate file")
+    in_order = usable().sort_values("split", key=lambda split: split.map(ranks).fillna(2), kind="stable")
+    reject(in_order.duplicated("digest"), "duplicate file")
     kept = usable()
     if lines == 2 and (turned := next((label for label in kept["label"] if reorder(label) != label), "")):
         raise DatasetError(

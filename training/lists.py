@@ -95,11 +95,11 @@ def take_columns(columns: list[Any], rows: list[Sequence[Any]], is_image: IsImag
     text = find_text_column(columns)
     words = f"columns {show([columns[name]])} and {show([columns[text]])}"
     simple = [simplify(column) for column in columns]
-    last = {row[name]: row for row in rows if isinstance(row[name], str)}
-    sources = {key: row[simple.index("source")] for key, row in last.items()} if "source" in simple else {}
-    if sources and "when" in simple and {*sources.values()} <= {"given", "person", *SOURCES}:
-        # The labelling page's answers, which a spreadsheet changed.
-        return List(words, [(key, row[text]) for key, row in last.items()], sources=sources)
+    if {"source", "when"} <= {*simple}:
+        last = {row[name]: row for row in rows if isinstance(row[name], str)}
+        sources = {key: row[simple.index("source")] for key, row in last.items()}
+        if {*sources.values()} <= {"given", "person", *SOURCES}:  # the page's answers, after a spreadsheet
+            return List(words, [(key, row[text]) for key, row in last.items()], sources=sources)
     splits: dict[str, str] = {}
     for column in (number for number, word in enumerate(simple) if word in ("split", "subset")):
         found = {row[name]: find_split(str(row[column])) for row in rows if isinstance(row[name], str)}
